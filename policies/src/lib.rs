@@ -1,0 +1,1 @@
+//! Plans, policies, periods and wallets: pure values and decisions.
