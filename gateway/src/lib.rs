@@ -1,1 +1,8 @@
-//! The data plane.
+//! Relais, the data plane.
+
+pub mod config;
+pub mod http;
+
+pub mod clock;
+pub mod error;
+pub mod metrics;

@@ -1,1 +1,3 @@
-fn main(){}
+//! The `relais` binary.
+
+fn main() {}
