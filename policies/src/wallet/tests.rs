@@ -161,6 +161,40 @@ fn moving_the_anchor_grants_nothing() {
 }
 
 #[test]
+fn there_is_one_grant_at_a_time() {
+    // February was planned, then the anchor moved so that the new month reaches into it.
+    let mut wallet = Wallet::new(0);
+    wallet.set_grant(&FEBRUARY, Limit::AtMost(100));
+    wallet.set_grant(&Period { start_ms: -6, end_ms: 94 }, Limit::AtMost(100));
+    wallet.advance(100);
+    let _ = wallet.charge(60);
+    // The month after the moved anchor's is planned; it must not touch the grant that runs.
+    wallet.set_grant(&Period { start_ms: 194, end_ms: 294 }, Limit::AtMost(100));
+    assert_eq!(wallet.available(), Some(40));
+    wallet.set_grant(&Period { start_ms: 94, end_ms: 194 }, Limit::AtMost(100));
+    assert_eq!(wallet.available(), Some(40));
+    wallet.advance(194);
+    assert_eq!(wallet.available(), Some(100));
+    balanced(&wallet);
+}
+
+#[test]
+fn a_plan_that_moves_is_one_plan() {
+    let mut wallet = with_grant(100);
+    wallet.set_grant(&FEBRUARY, Limit::AtMost(100));
+    wallet.set_grant(&Period { start_ms: 30, end_ms: 130 }, Limit::AtMost(100));
+    wallet.advance(40);
+    wallet.set_grant(&Period { start_ms: 30, end_ms: 130 }, Limit::AtMost(100));
+    wallet.set_grant(&Period { start_ms: 130, end_ms: 230 }, Limit::AtMost(100));
+    wallet.set_grant(&Period { start_ms: 140, end_ms: 240 }, Limit::AtMost(70));
+    for (now_ms, available) in [(40, 100), (100, 100), (130, 0), (140, 70), (240, 0)] {
+        wallet.advance(now_ms);
+        assert_eq!(wallet.available(), Some(available), "at {now_ms}");
+    }
+    balanced(&wallet);
+}
+
+#[test]
 fn a_planned_grant_waits_for_its_time() {
     let mut wallet = with_grant(100);
     wallet.set_grant(&FEBRUARY, Limit::AtMost(70));
@@ -234,6 +268,9 @@ fn after_a_restart_calls_are_carried_over_or_charged() {
 
     let mut wallet = Wallet::restore(serde_json::from_str(&written).unwrap()).unwrap();
     assert_eq!(wallet.available(), Some(80));
+    let unknown = HoldPart { lot: LotId(9), tokens: 1 };
+    let with_unknown: Vec<HoldPart> = parts.iter().copied().chain([unknown]).collect();
+    assert!(wallet.adopt(&with_unknown).is_none());
     let kept = wallet.adopt(&parts).unwrap();
     assert!(wallet.adopt(&parts).is_none());
     assert_eq!(wallet.charge_orphans(), 30);
@@ -363,12 +400,16 @@ impl Beside {
     fn apply(&mut self, step: Step) {
         match step {
             Step::Credit { source, granted, from_ms, lives_ms } => {
-                let source = format!("s{source}");
+                let kind = match source % 3 {
+                    0 => LotKind::Grant,
+                    1 => LotKind::Promo,
+                    _ => LotKind::Pack,
+                };
                 let effective_at_ms = self.now_ms + from_ms - 40;
                 let new = NewLot {
                     effective_at_ms: Some(effective_at_ms),
                     expires_at_ms: lives_ms.map(|lives_ms| effective_at_ms + lives_ms),
-                    ..lot(if source.len() % 2 == 0 { LotKind::Pack } else { LotKind::Promo }, granted, &source)
+                    ..lot(kind, granted, &format!("s{source}"))
                 };
                 self.wallet.credit(new.clone());
                 let state = self.wallet.state();
@@ -456,6 +497,7 @@ impl Beside {
 
     fn check(&self) {
         let books = balanced(&self.wallet);
+        assert!(self.wallet.lots().is_sorted_by(|a, b| a.spend_order(b).is_le()), "out of order");
         assert_eq!(books.spent, self.spent);
         assert_eq!(books.reserved, self.holds.iter().map(|hold| u128::from(hold.tokens())).sum::<u128>());
         if books.debt > 0 {
