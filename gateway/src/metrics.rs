@@ -11,7 +11,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::error::Reason;
+use crate::error::{Error, Fault, Reason};
 
 /// What a route did with a request, as the `outcome` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,23 @@ pub enum Outcome {
 
 impl Outcome {
     const ALL: [Self; 6] = [Self::Ok, Self::Denied, Self::Client, Self::Upstream, Self::Gateway, Self::ClientLeft];
+
+    /// The outcome of a request that was not served.
+    pub fn of(error: &Error) -> Self {
+        match (error.reason, error.reason.fault()) {
+            (
+                Reason::RateLimited
+                | Reason::TooManyInFlight
+                | Reason::CallsUsedUp
+                | Reason::TokensUsedUp
+                | Reason::Overloaded,
+                _,
+            ) => Self::Denied,
+            (_, Fault::Client) => Self::Client,
+            (_, Fault::Upstream) => Self::Upstream,
+            (_, Fault::Gateway) => Self::Gateway,
+        }
+    }
 
     /// The label.
     pub fn as_str(self) -> &'static str {

@@ -19,6 +19,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use relais_policies::TenantPolicy;
 use relais_policies::limit::{Limit, Limits};
 use relais_policies::meter::{Meter, Taken};
 use relais_policies::period::{Anchor, Period};
@@ -106,8 +107,9 @@ struct Books {
     in_flight: u64,
     calls: Meter,
     wallet: Wallet,
-    /// Budget tokens spent since the period began, for the headers.
+    /// Budget tokens spent since the period began, and those running calls hold: for the headers.
     spent: u64,
+    reserved: u64,
     keys: Vec<KeyBooks>,
 }
 
@@ -118,17 +120,19 @@ struct KeyBooks {
     rate: Option<Rate>,
     in_flight: u64,
     calls: Meter,
-    /// Budget tokens spent and reserved in this period.
-    tokens: Meter,
+    /// Budget tokens spent in this period, and those its running calls hold.
+    spent: u64,
     reserved: u64,
 }
 
 impl Account {
     /// An account with nothing used.
-    pub fn new(limits: Limits, anchor: Anchor, clock: Clock) -> Self {
-        let period = anchor.period_at(clock.now_ms());
-        let mut wallet = Wallet::new();
+    pub fn new(policy: &TenantPolicy, clock: Clock) -> Self {
+        let (limits, anchor, now_ms) = (policy.limits, policy.anchor, clock.now_ms());
+        let period = anchor.period_at(now_ms);
+        let mut wallet = Wallet::new(now_ms);
         wallet.set_grant(&period, limits.tokens_per_month);
+        credit(&mut wallet, policy);
         let rate = rate(limits.calls_per_minute, &clock);
         let books = Books {
             limits,
@@ -139,22 +143,25 @@ impl Account {
             calls: Meter::new(period),
             wallet,
             spent: 0,
+            reserved: 0,
             keys: Vec::new(),
         };
         Self { books: Mutex::new(books), clock }
     }
 
-    /// Takes over changed limits. What is used stays used.
-    pub fn apply(&self, limits: Limits, anchor: Anchor) {
+    /// Takes over a changed policy. What is used stays used.
+    pub fn apply(&self, policy: &TenantPolicy) {
+        let (limits, anchor) = (policy.limits, policy.anchor);
         let mut books = self.lock();
         if books.limits.calls_per_minute != limits.calls_per_minute {
             books.rate = resized(books.rate.as_ref(), limits.calls_per_minute, &self.clock);
         }
         books.anchor = anchor;
         books.limits = limits;
+        books.roll(self.clock.now_ms());
         let period = books.period;
         books.wallet.set_grant(&period, limits.tokens_per_month);
-        books.roll(self.clock.now_ms());
+        credit(&mut books.wallet, policy);
     }
 
     /// The counters of a key: those it had, with these limits from now on, or new ones.
@@ -176,7 +183,7 @@ impl Account {
             rate: rate(limits.calls_per_minute, &self.clock),
             in_flight: 0,
             calls: Meter::new(period),
-            tokens: Meter::new(period),
+            spent: 0,
             reserved: 0,
         });
         KeySlot(books.keys.len() - 1)
@@ -213,6 +220,7 @@ impl Books {
             let period = self.anchor.period_at(now_ms);
             self.period = period;
             self.spent = 0;
+            self.keys.iter_mut().for_each(|key| key.spent = 0);
             self.wallet.set_grant(&period, self.limits.tokens_per_month);
         }
         self.wallet.advance(now_ms);
@@ -297,7 +305,7 @@ impl Books {
             }
         };
         let tokens = self.wallet.available().map(|remaining| Window {
-            limit: self.spent.saturating_add(self.wallet.books().reserved).saturating_add(remaining),
+            limit: self.spent.saturating_add(self.reserved).saturating_add(remaining),
             remaining,
             reset_ms,
         });
@@ -334,6 +342,22 @@ impl Books {
         }
     }
 
+    fn reserve(&mut self, slot: KeySlot, tokens: u64) {
+        self.reserved = self.reserved.saturating_add(tokens);
+        if let Some(key) = self.keys.get_mut(slot.0) {
+            key.reserved = key.reserved.saturating_add(tokens);
+        }
+    }
+
+    fn spend(&mut self, slot: KeySlot, reserved: u64, spent: u64) {
+        self.reserved = self.reserved.saturating_sub(reserved);
+        self.spent = self.spent.saturating_add(spent);
+        if let Some(key) = self.keys.get_mut(slot.0) {
+            key.reserved = key.reserved.saturating_sub(reserved);
+            key.spent = key.spent.saturating_add(spent);
+        }
+    }
+
     /// Gives the seat back, and the calls too if the call came to nothing.
     fn leave(&mut self, seat: Seat, came_to_nothing: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -359,9 +383,9 @@ struct Seat {
     key_taken: Option<Taken>,
 }
 
-/// Proof that there was room. Its drop ends the call, which stays counted.
+/// Proof that there was room. Dropped without a reservation, the call never happened and is not counted.
 #[derive(Debug)]
-#[must_use = "a permit that is dropped ends the call"]
+#[must_use = "a permit that is dropped gives the call back"]
 pub struct Permit {
     seat: Option<Seat>,
     /// What is left of every limit, for the headers.
@@ -369,23 +393,10 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Budget tokens this tenant and key could still reserve. `None`: no limit.
-    pub fn headroom(&self) -> Option<u64> {
-        let seat = self.seat.as_ref()?;
-        let mut books = seat.account.lock();
-        books.roll(seat.account.clock.now_ms());
-        let tenant = books.wallet.available();
-        let key = books.keys.get(seat.slot.0).and_then(KeyBooks::headroom);
-        match (tenant, key) {
-            (Some(tenant), Some(key)) => Some(tenant.min(key)),
-            (limit, None) | (None, limit) => limit,
-        }
-    }
-
     /// Reserves `want` budget tokens or, if there is less, as much as there is but not under `least`.
     /// A refusal gives the call back: it never happened.
     pub fn reserve(mut self, least: u64, want: u64) -> Result<Reservation, Denied> {
-        let Some(seat) = self.seat.take() else { unreachable_seat() };
+        let Some(seat) = self.seat.take() else { return Err(spent_permit(self.standing)) };
         let account = Arc::clone(&seat.account);
         let mut books = account.lock();
         books.roll(account.clock.now_ms());
@@ -398,13 +409,11 @@ impl Permit {
             return Err(denied);
         };
         let period = books.period;
-        if let Some(key) = books.keys.get_mut(seat.slot.0) {
-            key.tokens.roll(period);
-            key.reserved += tokens;
-        }
+        books.reserve(seat.slot, tokens);
         let standing = books.standing(self.standing.minute, &account.clock);
+        let room = books.wallet.available().unwrap_or(u64::MAX).min(key_headroom - tokens);
         drop(books);
-        Ok(Reservation { open: Some(Open { seat, hold, tokens, period }), used: None, standing })
+        Ok(Reservation { open: Some(Open { seat, hold, tokens, period }), used: None, room, standing })
     }
 }
 
@@ -412,14 +421,14 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(seat) = self.seat.take() {
             let account = Arc::clone(&seat.account);
-            account.lock().leave(seat, false);
+            account.lock().leave(seat, true);
         }
     }
 }
 
 impl KeyBooks {
     fn headroom(&self) -> Option<u64> {
-        self.limits.tokens_per_month.remaining(self.tokens.used().saturating_add(self.reserved))
+        self.limits.tokens_per_month.remaining(self.spent.saturating_add(self.reserved))
     }
 }
 
@@ -439,6 +448,8 @@ struct Open {
 pub struct Reservation {
     open: Option<Open>,
     used: Option<Use>,
+    /// Budget tokens that could be reserved on top when this was made; `u64::MAX`: no limit.
+    pub room: u64,
     /// What is left of every limit with this call's reservation taken off.
     pub standing: Standing,
 }
@@ -457,9 +468,7 @@ impl Reservation {
         if more > key_headroom || !books.wallet.extend(&mut open.hold, more) {
             return false;
         }
-        if let Some(key) = books.keys.get_mut(open.seat.slot.0) {
-            key.reserved = key.reserved.saturating_add(more);
-        }
+        books.reserve(open.seat.slot, more);
         open.tokens = open.tokens.saturating_add(more);
         true
     }
@@ -486,13 +495,8 @@ impl Reservation {
         let charge = used.map_or(0, |used| used.budget);
         // What lies beyond the reservation is taken from what is left, or becomes a visible debt of the wallet.
         let _settled = books.wallet.settle(open.hold, charge);
-        if open.period == books.period {
-            books.spent = books.spent.saturating_add(charge);
-        }
-        if let Some(key) = books.keys.get_mut(open.seat.slot.0) {
-            key.reserved = key.reserved.saturating_sub(open.tokens);
-            key.tokens.add(charge, open.period);
-        }
+        let charge_now = if open.period == books.period { charge } else { 0 };
+        books.spend(open.seat.slot, open.tokens, charge_now);
         books.leave(open.seat, used.is_none());
     }
 }
@@ -506,9 +510,22 @@ impl Drop for Reservation {
     }
 }
 
-#[expect(clippy::panic, reason = "a permit has its seat from `admit` until `reserve` consumes it")]
-fn unreachable_seat() -> ! {
-    panic!("a permit without a seat")
+/// A permit is consumed by its reservation, so this is never said; it is an answer rather than a panic.
+fn spent_permit(standing: Standing) -> Denied {
+    Denied {
+        reason: Reason::Internal,
+        message: Cow::Borrowed("The call was reserved for twice."),
+        retry: Retry::Never,
+        standing,
+    }
+}
+
+/// Lots of the policy that the wallet does not know yet.
+fn credit(wallet: &mut Wallet, policy: &TenantPolicy) {
+    for lot in &policy.lots {
+        // Known lots change nothing.
+        wallet.credit(lot.clone());
+    }
 }
 
 fn rate(limit: Limit, clock: &Clock) -> Option<Rate> {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use governor::clock::Clock as _;
-use governor::middleware::StateInformationMiddleware;
+use governor::middleware::{NoOpMiddleware, StateInformationMiddleware};
 use governor::nanos::Nanos;
 use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
@@ -49,8 +49,12 @@ impl Rate {
     pub fn new(per_minute: u64, clock: &Clock) -> Option<Self> {
         let per_minute = NonZeroU32::new(u32::try_from(per_minute).ok()?)?;
         let cell = Cell::default();
-        let limiter = RateLimiter::new(Quota::per_minute(per_minute), cell.clone(), clock.clone())
-            .with_middleware::<StateInformationMiddleware>();
+        let limiter = RateLimiter::<_, _, _, NoOpMiddleware<Nanos>>::new(
+            Quota::per_minute(per_minute),
+            cell.clone(),
+            clock.clone(),
+        )
+        .with_middleware::<StateInformationMiddleware>();
         Some(Self { limiter, cell, clock: clock.clone(), per_minute })
     }
 

@@ -55,7 +55,8 @@ impl Standing {
             headers.insert(REMAINING_TOKENS, HeaderValue::from(tokens.remaining));
             headers.insert(RESET_TOKENS, text.duration(tokens.reset_ms));
         }
-        let named = [("minute", 60, self.minute), ("calls", MONTH_SECONDS, self.calls), ("tokens", MONTH_SECONDS, self.tokens)];
+        let named =
+            [("minute", 60, self.minute), ("calls", MONTH_SECONDS, self.calls), ("tokens", MONTH_SECONDS, self.tokens)];
         text.clear();
         for (name, seconds, window) in named {
             let Some(window) = window else { continue };
@@ -154,9 +155,7 @@ mod tests {
 
     #[test]
     fn durations_are_written_as_openai_writes_them() {
-        for (ms, expected) in
-            [(0, "0ms"), (999, "999ms"), (1_001, "2s"), (60_000, "1m0s"), (93_784_000, "26h3m4s")]
-        {
+        for (ms, expected) in [(0, "0ms"), (999, "999ms"), (1_001, "2s"), (60_000, "1m0s"), (93_784_000, "26h3m4s")] {
             assert_eq!(Text::new().duration(ms), expected);
         }
     }
@@ -179,10 +178,7 @@ mod tests {
             headers["ratelimit-policy"],
             r#""minute";q=100;w=60, "calls";q=1000000;w=2592000, "tokens";q=20000;w=2592000"#
         );
-        assert_eq!(
-            headers["ratelimit"],
-            r#""minute";r=99;t=1, "calls";r=999999;t=1, "tokens";r=12345;t=86400"#
-        );
+        assert_eq!(headers["ratelimit"], r#""minute";r=99;t=1, "calls";r=999999;t=1, "tokens";r=12345;t=86400"#);
     }
 
     #[test]

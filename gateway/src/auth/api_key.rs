@@ -39,10 +39,7 @@ pub fn authenticate(store: &Store, headers: &HeaderMap, now_ms: i64) -> Result<C
     let matches: Choice = given.ct_eq(&expected) | given.ct_eq(&previous);
     match known {
         Some(key) if bool::from(matches) && values.next().is_none() => Ok(Caller { key }),
-        _ => Err(Error::new(
-            Reason::BadKey,
-            "Incorrect API key provided. Send it as \"Authorization: Bearer rk_…\".",
-        )),
+        _ => Err(Error::new(Reason::BadKey, "Incorrect API key provided. Send it as \"Authorization: Bearer rk_…\".")),
     }
 }
 

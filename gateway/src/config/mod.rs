@@ -6,6 +6,8 @@
 //!
 //! It holds no live state: counters, limiters and pools belong to those who use them.
 
+pub mod key;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -72,8 +72,7 @@ pub struct Head<'a> {
 impl<'a> Head<'a> {
     /// Reads a body. Errors are the client's, and say which field.
     pub fn scan(body: &'a [u8]) -> Result<Self, Error> {
-        let text = std::str::from_utf8(body)
-            .map_err(|error| malformed("The body is not UTF-8.").caused_by(error))?;
+        let text = std::str::from_utf8(body).map_err(|error| malformed("The body is not UTF-8.").caused_by(error))?;
         let mut found = Vec::with_capacity(8);
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let read = deserializer.deserialize_map(HeadVisitor { found: &mut found });
@@ -171,7 +170,8 @@ impl Edits<'_> {
                 None => pieces.push((head.open..head.open, Cow::Owned(format!("\"{name}\":{most},")))),
             }
             // A second limit field must not say more than the first.
-            for other in [&head.max_tokens, &head.max_completion_tokens, &head.max_output_tokens].into_iter().flatten() {
+            for other in [&head.max_tokens, &head.max_completion_tokens, &head.max_output_tokens].into_iter().flatten()
+            {
                 if Some(&other.range) != range && other.value.is_none_or(|value| value > most) {
                     pieces.push((other.range.clone(), Cow::Owned(most.to_string())));
                 }
@@ -402,7 +402,10 @@ mod tests {
     fn edits_touch_nothing_else() {
         let usage = Edits { include_usage: true, ..Edits::default() };
         for (body, expected) in [
-            (r#"{"model":"m","stream":true}"#, r#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#),
+            (
+                r#"{"model":"m","stream":true}"#,
+                r#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#,
+            ),
             (
                 r#"{ "stream" : true, "stream_options" : { "x" : 1 } , "model":"m"}"#,
                 r#"{ "stream" : true, "stream_options" : {"include_usage":true, "x" : 1 } , "model":"m"}"#,

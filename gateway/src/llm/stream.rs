@@ -170,9 +170,11 @@ pub fn error_event(body: &[u8]) -> Bytes {
 mod tests {
     use super::*;
 
-    const A: &[u8] = b"data: {\"id\":\"x\",\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":null}\n\n";
+    const A: &[u8] =
+        b"data: {\"id\":\"x\",\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":null}\n\n";
     const END: &[u8] = b"data: {\"id\":\"x\",\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
-    const USAGE: &[u8] = b"data: {\"id\":\"x\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\n";
+    const USAGE: &[u8] =
+        b"data: {\"id\":\"x\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\n";
     const DONE: &[u8] = b"data: [DONE]\n\n";
 
     fn pass(stream: &mut Stream, bytes: &[u8]) -> Vec<u8> {
@@ -209,11 +211,15 @@ mod tests {
     fn a_cut_off_reads_as_an_ordinary_end() {
         let mut stream = Stream::new(1000, true);
         pass(&mut stream, A);
-        let text = String::from_utf8(stream.cut_off(Usage { input: 4, output: 1, ..Usage::default() }).to_vec()).unwrap();
+        let text =
+            String::from_utf8(stream.cut_off(Usage { input: 4, output: 1, ..Usage::default() }).to_vec()).unwrap();
         let frames: Vec<&str> = text.trim_end().split("\n\n").collect();
         assert_eq!(frames.len(), 3);
         let end: Value = serde_json::from_str(frames[0].strip_prefix("data: ").unwrap()).unwrap();
-        assert_eq!((&end["choices"][0]["finish_reason"], &end["id"], &end["model"]), (&json!("length"), &json!("x"), &json!("m")));
+        assert_eq!(
+            (&end["choices"][0]["finish_reason"], &end["id"], &end["model"]),
+            (&json!("length"), &json!("x"), &json!("m"))
+        );
         let usage: Value = serde_json::from_str(frames[1].strip_prefix("data: ").unwrap()).unwrap();
         assert_eq!(usage["usage"]["total_tokens"], 5);
         assert_eq!(frames[2], "data: [DONE]");

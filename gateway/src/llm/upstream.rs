@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use prometheus::IntCounter;
+use relais_policies::limit::model_matches;
 use secrecy::ExposeSecret as _;
 
 use crate::config;
@@ -32,6 +33,7 @@ pub struct Upstreams {
 /// One upstream, with all that can be worked out beforehand.
 #[derive(Debug)]
 pub struct Upstream {
+    name: Arc<str>,
     config: Arc<config::Upstream>,
     chat: Uri,
     authorization: Option<HeaderValue>,
@@ -72,7 +74,7 @@ impl Upstreams {
             .flat_map(|upstream| {
                 let exact = upstream.config.models.iter().map(String::as_str).filter(|model| !model.ends_with('*'));
                 let aliases = upstream.config.aliases.keys().map(String::as_str);
-                exact.chain(aliases).map(|model| (model, upstream.name()))
+                exact.chain(aliases).map(|model| (model, &**upstream.name()))
             })
             .collect();
         models.sort_unstable();
@@ -84,9 +86,12 @@ impl Upstreams {
 impl Upstream {
     fn new(config: &Arc<config::Upstream>, metrics: &Metrics) -> Result<Self, Error> {
         let wrong = |what: &'static str| Error::new(Reason::Internal, what);
-        let chat = format!("{}/chat/completions", config.base_url.to_string().trim_end_matches('/'))
-            .parse()
-            .map_err(|error| wrong("An upstream's base_url is not an address.").caused_by(Box::new(error) as Box<http::uri::InvalidUri>))?;
+        let chat = format!("{}/chat/completions", config.base_url.to_string().trim_end_matches('/')).parse().map_err(
+            |error| {
+                wrong("An upstream's base_url is not an address.")
+                    .caused_by(Box::new(error) as Box<http::uri::InvalidUri>)
+            },
+        )?;
         let authorization = match &config.api_key {
             None => None,
             Some(key) => {
@@ -98,6 +103,7 @@ impl Upstream {
         };
         let counter = |outcome| metrics.upstream_requests.with_label_values(&[config.name.as_str(), outcome]);
         Ok(Self {
+            name: config.name.as_str().into(),
             chat,
             authorization,
             bytes_per_token_milli: AtomicU64::new(BYTES_PER_TOKEN_MILLI),
@@ -111,8 +117,8 @@ impl Upstream {
     }
 
     /// Its name, for logs.
-    pub fn name(&self) -> &str {
-        &self.config.name
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// What it calls the model that the client calls `model`.
@@ -129,7 +135,8 @@ impl Upstream {
     }
 
     fn serves(&self, model: &str) -> bool {
-        self.config.aliases.contains_key(model) || self.config.models.iter().any(|pattern| matches(pattern, model))
+        self.config.aliases.contains_key(model)
+            || self.config.models.iter().any(|pattern| model_matches(pattern, model))
     }
 
     /// Prompt tokens that a body of this size will probably be.
@@ -181,7 +188,10 @@ impl Upstream {
         let headers = response.headers();
         if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             self.failed.inc();
-            return Err(Error::new(Reason::UpstreamFailed, "The model's answer came compressed, which was not asked for."));
+            return Err(Error::new(
+                Reason::UpstreamFailed,
+                "The model's answer came compressed, which was not asked for.",
+            ));
         }
         match status {
             _ if status.is_success() => {
@@ -218,14 +228,6 @@ fn retry_after_ms(headers: &HeaderMap) -> Option<u64> {
         .map(|ms| ms.min(600_000))
 }
 
-/// Exact, or with a final `*`.
-pub fn matches(pattern: &str, model: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => model.starts_with(prefix),
-        None => pattern == model,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,7 +252,7 @@ mod tests {
         let upstreams =
             Upstreams::new(&[upstream("all", &["*"], 1), upstream("first", &["gpt-*", "x"], 0)], &metrics).unwrap();
         for (model, name) in [("gpt-4o", "first"), ("x", "first"), ("xx", "all"), ("alias", "first")] {
-            assert_eq!(upstreams.choose(model).unwrap().name(), name, "{model}");
+            assert_eq!(upstreams.choose(model).unwrap().name().as_ref(), name, "{model}");
         }
         assert_eq!(upstreams.choose("alias").unwrap().model("alias"), "first-real");
         assert_eq!(upstreams.named_models(), [("alias", "all"), ("x", "first")]);

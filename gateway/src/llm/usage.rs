@@ -73,7 +73,8 @@ impl UsageJson {
             None => 0,
         };
         let cached = self.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens).unwrap_or(0);
-        let reasoning = self.completion_tokens_details.as_ref().and_then(|details| details.reasoning_tokens).unwrap_or(0);
+        let reasoning =
+            self.completion_tokens_details.as_ref().and_then(|details| details.reasoning_tokens).unwrap_or(0);
         Some(Usage { input, cached: cached.min(input), output, reasoning: reasoning.min(output) })
     }
 }
@@ -104,9 +105,8 @@ struct AnswerJson {
 /// Reads a frame that was seen to contain `"usage"`. Data that is not such an object gives the empty chunk.
 pub fn chunk(data: &[u8]) -> Chunk {
     let Ok(json) = serde_json::from_slice::<ChunkJson<'_>>(data) else { return Chunk::default() };
-    let empty = json.choices.is_some_and(|choices| {
-        choices.get().bytes().filter(|byte| !byte.is_ascii_whitespace()).eq(*b"[]")
-    });
+    let empty =
+        json.choices.is_some_and(|choices| choices.get().bytes().filter(|byte| !byte.is_ascii_whitespace()).eq(*b"[]"));
     Chunk { usage: json.usage.as_ref().and_then(|usage| usage.usage(true)), usage_only: empty && json.usage.is_some() }
 }
 

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use relais_policies::TenantPolicy;
+use relais_policies::limit::{Limit, model_matches};
 
-use crate::admission::{Account, KeySlot};
+use crate::admission::{Account, KeyLimits, KeySlot};
 use crate::clock::Clock;
 use crate::config::{Channel, Key, Tenant};
 
@@ -37,6 +38,15 @@ pub struct KeyState {
     pub tenant: Arc<TenantState>,
     /// Its counters in the tenant's account.
     pub slot: KeySlot,
+}
+
+impl KeyState {
+    /// May this key use this model? The tenant's list first, then the key's own.
+    pub fn allows_model(&self, model: &str) -> bool {
+        let own = self.key.models.as_ref();
+        self.tenant.policy.allows_model(model)
+            && own.is_none_or(|models| models.iter().any(|pattern| model_matches(pattern, model)))
+    }
 }
 
 /// All of them.
@@ -86,7 +96,7 @@ impl Store {
             channels: tenant.channels.clone(),
         });
         for key in &tenant.keys {
-            let slot = state.account.key(key.public_id, key.limits);
+            let slot = state.account.key(key.public_id, limits(key));
             let key = Arc::new(KeyState { key: key.clone(), tenant: Arc::clone(&state), slot });
             self.keys.insert(key.key.public_id, key);
         }
@@ -107,4 +117,8 @@ impl Store {
     pub fn counts(&self) -> (usize, usize) {
         (self.tenants.len(), self.keys.len())
     }
+}
+
+fn limits(key: &Key) -> KeyLimits {
+    KeyLimits { calls_per_minute: key.calls_per_minute.map_or(Limit::Unlimited, Limit::AtMost), ..KeyLimits::NONE }
 }

@@ -98,7 +98,8 @@ pub async fn serve(
             gateway.metrics.connections_refused.inc();
             continue;
         };
-        let served = connection::serve(Arc::clone(&gateway), Arc::clone(&core), socket, peer, worker.clone(), stop.clone());
+        let served =
+            connection::serve(Arc::clone(&gateway), Arc::clone(&core), socket, peer, worker.clone(), stop.clone());
         let all_closed = all_closed.clone();
         tokio::spawn(async move {
             served.await;
@@ -116,7 +117,10 @@ pub async fn serve(
         }
     };
     if tokio::time::timeout(gateway.config().timeouts.drain, drained).await.is_err() {
-        tracing::warn!(connections = open.load(Ordering::Acquire), "Connections were cut at the end of the drain time.");
+        tracing::warn!(
+            connections = open.load(Ordering::Acquire),
+            "Connections were cut at the end of the drain time."
+        );
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 /// Shared between a connection's socket and its handler: is a request being served?
 #[derive(Debug, Clone)]
-pub struct Watch(Arc<AtomicBool>);
+pub(super) struct Watch(Arc<AtomicBool>);
 
 impl Watch {
     pub(super) fn new() -> Self {
@@ -35,7 +35,7 @@ impl Watch {
 
 /// A request is being served.
 #[derive(Debug)]
-pub struct Serving(Watch);
+pub(super) struct Serving(Watch);
 
 impl Drop for Serving {
     fn drop(&mut self) {

@@ -49,7 +49,8 @@ impl Tls {
     /// Reads the files.
     pub fn new(files: &TlsFiles) -> Result<Self, TlsError> {
         let certificate = Arc::new(Certificate(ArcSwap::from_pointee(read(files)?)));
-        let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::clone(&certificate) as _);
+        let mut config =
+            ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::clone(&certificate) as _);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate })
     }
