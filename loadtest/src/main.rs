@@ -1,1 +1,3 @@
-fn main(){}
+//! `relais-load`: the fakes and the demo as a command.
+
+fn main() {}
