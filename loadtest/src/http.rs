@@ -134,7 +134,9 @@ where
         let handler = handler.clone();
         connections.spawn(async move {
             let mut builder = auto::Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).pipeline_flush(true);
+            // Not `pipeline_flush`: with it hyper buffers a body without bound, and a fake would
+            // generate everything for a client that reads nothing.
+            builder.http1().timer(TokioTimer::new());
             builder.http2().timer(TokioTimer::new());
             // A connection that ends badly is the client's business, or a fault we were asked for.
             drop(builder.serve_connection(TokioIo::new(stream), service_fn(handler)).await);

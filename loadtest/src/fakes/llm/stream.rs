@@ -245,7 +245,7 @@ impl Body for Stream {
             }
             match this.end {
                 Some(End::Clean) => return Poll::Ready(None),
-                Some(End::Cut) => return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
+                Some(End::Cut) => return cut_after_flush(&mut this.paused, cx),
                 Some(End::Hang) => return Poll::Pending,
                 None => {}
             }
@@ -257,18 +257,30 @@ impl Body for Stream {
     }
 }
 
+/// Breaks the connection, but lets it write what it has first: what was sent before the break
+/// should be seen.
+fn cut_after_flush(paused: &mut bool, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    if *paused {
+        return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
+    }
+    *paused = true;
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
 /// Half of a unary answer, and no other half.
 #[derive(Debug)]
 pub(super) struct Half {
     half: Option<Bytes>,
     then: End,
+    paused: bool,
     /// Booked when dropped: for a hang, when the client leaves.
     _recording: Recording,
 }
 
 impl Half {
     pub(super) fn of(whole: &Bytes, then: End, recording: Recording) -> Self {
-        Self { half: Some(whole.slice(..whole.len() / 2)), then, _recording: recording }
+        Self { half: Some(whole.slice(..whole.len() / 2)), then, paused: false, _recording: recording }
     }
 }
 
@@ -276,10 +288,10 @@ impl Body for Half {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match (self.half.take(), self.then) {
             (Some(half), _) => Poll::Ready(Some(Ok(Frame::data(half)))),
-            (None, End::Cut) => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
+            (None, End::Cut) => cut_after_flush(&mut self.paused, cx),
             (None, End::Hang) => Poll::Pending,
             (None, End::Clean) => Poll::Ready(None),
         }
