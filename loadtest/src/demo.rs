@@ -60,15 +60,13 @@ impl Options {
 /// Something of this machine's failed (no temporary directory, no terminal). What fails in the
 /// conversation is printed, and is the exit status.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let stop = stop_signal()?;
     let show = Show::new();
     let stage = Stage::build(&options)?;
     let mut children = Children::new(stage.log_dir());
     let acted = tokio::select! {
         acted = act(&options, &stage, &mut children, &show) => acted,
-        stopped = stop_signal() => {
-            stopped?;
-            Ok(())
-        }
+        () = stop => Ok(()),
     };
     if let Err(error) = &acted {
         show.failure(error)?;

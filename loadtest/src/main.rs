@@ -78,13 +78,14 @@ async fn run_llm(flags: LlmFlags) -> anyhow::Result<ExitCode> {
         calls_max: flags.calls_max,
         ..Settings::default()
     };
+    let stopped = stop_signal()?;
     let llm = FakeLlm::start(settings).await.with_context(|| format!("starting on port {}", flags.port))?;
     let url = llm.url();
     writeln!(
         io::stdout(),
         "Fake model listening on {url}/v1 (steer: POST {url}/control, truth: GET {url}/control/truth)."
     )?;
-    stop_signal().await?;
+    stopped.await;
     llm.stop().await;
     Ok(ExitCode::SUCCESS)
 }
