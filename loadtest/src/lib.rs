@@ -5,5 +5,8 @@
 //! three meet the same behaviour. It deliberately depends on neither the gateway nor the policies:
 //! a fake that shared code with what it tests would share its mistakes.
 
+pub mod demo;
 pub mod fakes;
+
 pub mod http;
+pub mod stop;
