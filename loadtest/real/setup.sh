@@ -34,7 +34,7 @@ mark_done() { printf '%s\n' "$2" >"$cache/stamps/$1"; rm -f "$cache/skips/$1"; }
 setup_python() {
     command -v python3 >/dev/null || { skip python "no python3 on this machine"; return; }
     local version wanted
-    version=$(python3 -c 'import sys; print(sys.version)')
+    version=$(python3 -c 'import sys; print(sys.version)') || { skip python "python3 does not run"; return; }
     wanted=$(fingerprint "$here/requirements.txt" <(echo "$version"))
     is_done python "$wanted" && [ -x "$cache/python/bin/python" ] && return
     python3 -c 'import ensurepip' 2>/dev/null ||
