@@ -299,7 +299,7 @@ def ratelimit_headers():
         assert 0 <= left < limit, f"{kind}: {left} left of {limit}"
     # A token budget never grows by being used, and what the call before cost is gone from it.
     gone = int(first["remaining-tokens"]) - int(second["remaining-tokens"])
-    assert 0 <= gone, f"{gone} tokens came back; the call cost {spent}"
+    assert 0 < gone, f"{gone} tokens gone; the call cost {spent}"
 
 
 # Refusals
