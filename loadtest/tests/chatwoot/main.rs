@@ -1,4 +1,4 @@
-//! The fake Chatwoot behaves as the contract says the real one does.
+//! The fake Chatwoot behaves as the real one does.
 //!
 //! Everything is seen from outside: webhooks as a receiver gets them, REST as a caller does. What
 //! cannot be seen there is asked of the handle. Nothing is timed; every wait has a deadline that

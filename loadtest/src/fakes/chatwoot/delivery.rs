@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_signature_is_the_contracts_test_vector() {
+    fn the_signature_is_that_of_a_known_vector() {
         let body = br#"{"event":"message_created","id":90001,"content":"a \u003c b"}"#;
         assert_eq!(
             sign("example-secret", "1781774100", body),

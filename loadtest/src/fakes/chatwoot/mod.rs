@@ -1,7 +1,7 @@
 //! A Chatwoot to test against: a real server with the real thing's state machine, REST and webhooks.
 //!
-//! It is written from `contract.md`'s facts about v4.15.1 and is meant to be wrong nowhere a gateway
-//! could notice: what a bot token may do, what a reply with braces turns into, that a slow answer to
+//! It follows what Chatwoot v4.15.1's source does and is meant to be wrong nowhere a gateway could
+//! notice: what a bot token may do, what a reply with braces turns into, that a slow answer to
 //! a webhook takes the conversation away from the bot. [`FakeChatwoot`] is the handle: it plays
 //! customers and humans, injects faults, and tells what every customer saw. The same is reachable
 //! over HTTP under `/control`, for when it runs as a process ([`run`]).
