@@ -3,8 +3,6 @@
 //! One flow serves them (`ingress::call`); what it must know of each is here: where it goes, which field limits the
 //! output, and whether there is any. It knows no bytes: how a stream of each is counted and cut is in `stream`.
 
-use crate::Route;
-
 /// A call that a model answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Endpoint {
@@ -29,17 +27,6 @@ impl Endpoint {
             Self::Responses => "/responses",
             Self::Completions => "/completions",
             Self::Embeddings => "/embeddings",
-        }
-    }
-
-    /// The endpoint a route leads to, if a model answers there.
-    pub fn of(route: Route) -> Option<Self> {
-        match route {
-            Route::Chat => Some(Self::Chat),
-            Route::Responses => Some(Self::Responses),
-            Route::Completions => Some(Self::Completions),
-            Route::Embeddings => Some(Self::Embeddings),
-            _ => None,
         }
     }
 
