@@ -6,3 +6,4 @@ pub mod http;
 pub mod clock;
 pub mod error;
 pub mod metrics;
+pub mod telemetry;
