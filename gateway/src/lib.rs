@@ -20,6 +20,7 @@ pub mod http;
 pub mod clock;
 pub mod error;
 pub mod metrics;
+pub mod telemetry;
 
 use std::io;
 use std::net::SocketAddr;
