@@ -29,7 +29,9 @@ fn admission(c: &mut Criterion) {
     });
     c.bench_function("auth", |b| b.iter(|| authenticate(&store, black_box(&headers), 0).unwrap()));
     let unknown = token(2_000_000);
-    c.bench_function("auth of an unknown key", |b| b.iter(|| authenticate(&store, black_box(&unknown), 0).unwrap_err()));
+    c.bench_function("auth of an unknown key", |b| {
+        b.iter(|| authenticate(&store, black_box(&unknown), 0).unwrap_err())
+    });
     let caller = authenticate(&store, &headers, 0).unwrap();
     let account = Arc::clone(&caller.key.tenant.account);
     c.bench_function("admit + reserve + settle", |b| {

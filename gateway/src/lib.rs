@@ -42,6 +42,7 @@ use crate::llm::upstream::Upstreams;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
 use crate::server::{Listeners, Stop, Tls, TlsError, Worker};
+use crate::telemetry::{AccessLog, AccessLogWriter, TelemetryError};
 
 /// Where a request can go. The name is the `route` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,8 @@ pub enum Route {
 impl Route {
     const ALL: [Self; 4] = [Self::Chat, Self::Models, Self::Webhook, Self::Unknown];
 
-    fn name(self) -> &'static str {
+    /// The label.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat",
             Self::Models => "models",
@@ -86,6 +88,8 @@ pub struct Gateway {
     config: ArcSwap<Config>,
     /// The models we can reach; replaced whole.
     upstreams: ArcSwap<Upstreams>,
+    /// One line per request.
+    pub access_log: AccessLog,
     routes: [RouteMetrics; 4],
     draining: AtomicBool,
 }
@@ -144,6 +148,9 @@ pub enum StartError {
     /// Two metrics of one name.
     #[error("registering the metrics")]
     Metrics(#[source] prometheus::Error),
+    /// The access log.
+    #[error("starting the access log")]
+    AccessLog(#[source] TelemetryError),
     /// No thread or no runtime.
     #[error("starting a thread")]
     Thread(#[source] io::Error),
@@ -160,6 +167,7 @@ pub struct Running {
     stop: watch::Sender<Stop>,
     workers: Vec<JoinHandle<()>>,
     background: Runtime,
+    access_log: AccessLogWriter,
 }
 
 /// Binds, starts every thread, and returns when it serves.
@@ -173,18 +181,22 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let store = Store::new(clock.clone());
     store.apply(&config.tenants);
     let resolver = Resolver::new();
+    let (access_log, access_log_writer) =
+        AccessLog::start(config.log.access, clock.clone(), metrics.access_log_dropped.clone())
+            .map_err(StartError::AccessLog)?;
     let gateway = Arc::new(Gateway {
         routes: Route::ALL.map(|route| metrics.route(route.name())),
         clock,
         metrics,
         store,
+        access_log,
         request_ids: RequestIds::new(),
         connections: AtomicUsize::new(0),
         upstreams: ArcSwap::from_pointee(upstreams),
         config: ArcSwap::from_pointee(config),
         draining: AtomicBool::new(false),
     });
-    serve(gateway, listeners, tls, resolver)
+    serve(gateway, listeners, tls, resolver, access_log_writer)
 }
 
 fn serve(
@@ -192,6 +204,7 @@ fn serve(
     listeners: Listeners,
     tls: Option<Tls>,
     resolver: Resolver,
+    access_log: AccessLogWriter,
 ) -> Result<Running, StartError> {
     let config = gateway.config();
     let background = Builder::new_multi_thread()
@@ -239,7 +252,7 @@ fn serve(
             .map_err(StartError::Thread)?;
         workers.push(worker);
     }
-    Ok(Running { gateway, public, admin, stop, workers, background })
+    Ok(Running { gateway, public, admin, stop, workers, background, access_log })
 }
 
 impl Running {
@@ -254,5 +267,6 @@ impl Running {
             }
         }
         self.background.shutdown_timeout(std::time::Duration::from_secs(1));
+        self.access_log.finish();
     }
 }

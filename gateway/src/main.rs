@@ -7,9 +7,13 @@ mod cli;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
+use relais_gateway::clock::Clock;
 use relais_gateway::config::Config;
 use relais_gateway::telemetry;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use crate::cli::{Arguments, Command};
@@ -35,7 +39,7 @@ fn run(path: PathBuf) -> anyhow::Result<ExitCode> {
     let config = Config::load(&path)?;
     telemetry::start_logs(&config.log)?;
     info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "Relais starts.");
-    Ok(match serve(config, path) {
+    Ok(match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!(error = format!("{failure:#}"), "Relais ends.");
@@ -44,8 +48,35 @@ fn run(path: PathBuf) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Serves until told to stop. The place where the gateway itself begins.
-fn serve(config: Config, path: PathBuf) -> anyhow::Result<()> {
-    info!(public = %config.listen.public, config = %path.display(), "Configuration read; this build serves nothing yet.");
+/// Serves until told to stop by SIGTERM or SIGINT; a second one ends it at once.
+fn serve(config: Config) -> anyhow::Result<()> {
+    let signals = Builder::new_current_thread().enable_all().build().context("starting the signals' runtime")?;
+    // Registered before anything serves: a signal that comes while starting is not lost.
+    let (mut terminate, mut interrupt) = signals.block_on(async {
+        Ok::<_, std::io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+    })?;
+    let running = relais_gateway::start(config, Clock::system())?;
+    info!(public = %running.public, admin = %running.admin, "Relais serves.");
+    let mut stopped = async || {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    };
+    signals.block_on(stopped());
+    info!("Relais stops: nothing new is accepted, what is open finishes.");
+    let (done, drained) = tokio::sync::oneshot::channel();
+    let stopping = std::thread::spawn(move || {
+        running.stop();
+        // Nobody waits any more after a second signal.
+        let _ = done.send(());
+    });
+    let cut = signals.block_on(async {
+        tokio::select! { _ = drained => false, () = stopped() => true }
+    });
+    if cut {
+        anyhow::bail!("told to stop twice: what was open is cut");
+    }
+    if stopping.join().is_err() {
+        anyhow::bail!("stopping went wrong");
+    }
+    info!("Relais stopped.");
     Ok(())
 }

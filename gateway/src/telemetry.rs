@@ -23,7 +23,7 @@ use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use crate::clock::Clock;
-use crate::config::{Log, Upstream};
+use crate::config::Log;
 use crate::error::Reason;
 use crate::http::request_id::RequestId;
 use crate::metrics::Outcome;
@@ -78,7 +78,7 @@ pub struct AccessRecord {
     /// The key's name.
     pub key_name: Option<Arc<str>>,
     /// What answered.
-    pub upstream: Option<Arc<Upstream>>,
+    pub upstream: Option<Arc<str>>,
     /// Prompt tokens.
     pub tokens_in: u64,
     /// Answer tokens.
@@ -273,7 +273,7 @@ impl<'a> Line<'a> {
             reason: record.reason.map(Reason::code),
             tenant: record.tenant_id.as_deref(),
             key: record.key_name.as_deref(),
-            upstream: record.upstream.as_ref().map(|upstream| upstream.name.as_str()),
+            upstream: record.upstream.as_deref(),
             tokens_in: record.tokens_in,
             tokens_out: record.tokens_out,
             total_ms: milliseconds(record.total),

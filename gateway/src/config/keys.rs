@@ -44,7 +44,7 @@ pub(super) fn key<'a>(
     }
     let (public_id, hash) = current?;
     Some(Key {
-        name: entry.raw.name?,
+        name: entry.raw.name?.into(),
         public_id,
         hash,
         previous,

@@ -326,7 +326,7 @@ pub struct Tenant {
 #[derive(Debug, Clone)]
 pub struct Key {
     /// Its name, in usage and logs.
-    pub name: String,
+    pub name: Arc<str>,
     /// The public part: 12 characters.
     pub public_id: [u8; 12],
     /// `blake3::derive_key` of the secret (D3).

@@ -57,7 +57,10 @@ async fn an_answer_comes_through_byte_for_byte_and_is_charged() {
     assert_eq!(call.model, "llama", "the alias was not translated");
     assert!(call.body.contains(r#""seed":7"#) && call.body.contains(r#""x_unknown":{"a":[1,2]}"#), "{}", call.body);
     assert_eq!(gateway.metric("relais_requests_total{outcome=\"ok\",route=\"chat\"}").await, 1.0);
-    assert_eq!(gateway.metric("relais_tokens_total{direction=\"input\"}").await, usage["prompt_tokens"].as_f64().unwrap());
+    assert_eq!(
+        gateway.metric("relais_tokens_total{direction=\"input\"}").await,
+        usage["prompt_tokens"].as_f64().unwrap()
+    );
 }
 
 #[tokio::test]
@@ -245,7 +248,11 @@ async fn a_model_that_fails_costs_nothing_and_is_told_apart() {
         }
     }
     llm.set(|behaviour| {
-        behaviour.faults = vec![Fault::always(FaultKind::Status { status: 400, body: Some("{\"error\":1}".into()), retry_after: None })];
+        behaviour.faults = vec![Fault::always(FaultKind::Status {
+            status: 400,
+            body: Some("{\"error\":1}".into()),
+            retry_after: None,
+        })];
     });
     let refused = gateway.post(CHAT, chat(false, json!({}))).await;
     assert_eq!((refused.status.as_u16(), refused.text().as_str()), (400, "{\"error\":1}"));
@@ -258,7 +265,9 @@ async fn a_model_that_fails_costs_nothing_and_is_told_apart() {
 async fn a_stream_that_breaks_ends_in_one_error_event_without_done() {
     let llm = llm().await;
     let gateway = Gateway::start(&toml(&llm.url(), "tokens_per_month = 20000", ""));
-    for kind in [FaultKind::CutAfter { tokens: 5 }, FaultKind::EndAfter { tokens: 5 }, FaultKind::GiantLine { bytes: 3 << 20 }] {
+    for kind in
+        [FaultKind::CutAfter { tokens: 5 }, FaultKind::EndAfter { tokens: 5 }, FaultKind::GiantLine { bytes: 3 << 20 }]
+    {
         llm.set(|behaviour| behaviour.faults = vec![Fault::always(kind.clone())]);
         let frames = events(&gateway.post(CHAT, chat(true, json!({}))).await.text());
         let last: serde_json::Value = serde_json::from_str(frames.last().unwrap()).unwrap();
@@ -271,7 +280,9 @@ async fn a_stream_that_breaks_ends_in_one_error_event_without_done() {
 async fn usage_that_lies_is_bounded() {
     let llm = llm().await;
     let gateway = Gateway::start(&toml(&llm.url(), "tokens_per_month = 2000000", ""));
-    for (style, most) in [(UsageStyle::Huge, 200), (UsageStyle::Negative, 200), (UsageStyle::Absent, 200), (UsageStyle::Zero, 0)] {
+    for (style, most) in
+        [(UsageStyle::Huge, 200), (UsageStyle::Negative, 200), (UsageStyle::Absent, 200), (UsageStyle::Zero, 0)]
+    {
         llm.set(|behaviour| behaviour.usage = style.clone());
         for stream in [false, true] {
             let before = tokens_left(&gateway).await;
