@@ -6,6 +6,8 @@
 
 pub mod server;
 
+pub mod reload;
+
 pub mod ingress;
 
 pub mod auth;
@@ -90,6 +92,8 @@ pub struct Gateway {
     upstreams: ArcSwap<Upstreams>,
     /// One line per request.
     pub access_log: AccessLog,
+    /// The certificate; replaced on its own.
+    tls: Option<Tls>,
     routes: [RouteMetrics; 4],
     draining: AtomicBool,
 }
@@ -190,19 +194,20 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
         metrics,
         store,
         access_log,
+        tls,
         request_ids: RequestIds::new(),
         connections: AtomicUsize::new(0),
         upstreams: ArcSwap::from_pointee(upstreams),
         config: ArcSwap::from_pointee(config),
         draining: AtomicBool::new(false),
     });
-    serve(gateway, listeners, tls, resolver, access_log_writer)
+    gateway.metrics.config_ok.set(1);
+    serve(gateway, listeners, resolver, access_log_writer)
 }
 
 fn serve(
     gateway: Arc<Gateway>,
     listeners: Listeners,
-    tls: Option<Tls>,
     resolver: Resolver,
     access_log: AccessLogWriter,
 ) -> Result<Running, StartError> {
@@ -233,7 +238,7 @@ fn serve(
     for (number, listener) in listeners.public.into_iter().enumerate() {
         public = address(&listener, config.listen.public)?;
         let serving =
-            server::serve(Arc::clone(&gateway), core(), listener, Worker::Public(tls.clone()), stopped.clone());
+            server::serve(Arc::clone(&gateway), core(), listener, Worker::Public(gateway.tls.clone()), stopped.clone());
         let mut builder = match config.runtime.per_core {
             true => Builder::new_current_thread(),
             false => Builder::new_multi_thread(),

@@ -6,11 +6,13 @@ mod cli;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use relais_gateway::clock::Clock;
 use relais_gateway::config::Config;
+use relais_gateway::reload::Watcher;
 use relais_gateway::telemetry;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,7 +41,7 @@ fn run(path: PathBuf) -> anyhow::Result<ExitCode> {
     let config = Config::load(&path)?;
     telemetry::start_logs(&config.log)?;
     info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "Relais starts.");
-    Ok(match serve(config) {
+    Ok(match serve(config, path) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!(error = format!("{failure:#}"), "Relais ends.");
@@ -49,18 +51,30 @@ fn run(path: PathBuf) -> anyhow::Result<ExitCode> {
 }
 
 /// Serves until told to stop by SIGTERM or SIGINT; a second one ends it at once.
-fn serve(config: Config) -> anyhow::Result<()> {
+fn serve(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let signals = Builder::new_current_thread().enable_all().build().context("starting the signals' runtime")?;
     // Registered before anything serves: a signal that comes while starting is not lost.
-    let (mut terminate, mut interrupt) = signals.block_on(async {
-        Ok::<_, std::io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+    let (mut terminate, mut interrupt, mut hangup) = signals.block_on(async {
+        let hangup = signal(SignalKind::hangup())?;
+        Ok::<_, std::io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, hangup))
     })?;
     let running = relais_gateway::start(config, Clock::system())?;
     info!(public = %running.public, admin = %running.admin, "Relais serves.");
+    let watcher = Watcher::start(Arc::clone(&running.gateway), path).context("starting the thread that reloads")?;
     let mut stopped = async || {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     };
-    signals.block_on(stopped());
+    signals.block_on(async {
+        let stopped = stopped();
+        tokio::pin!(stopped);
+        loop {
+            tokio::select! {
+                () = &mut stopped => break,
+                _ = hangup.recv() => watcher.reload(),
+            }
+        }
+    });
+    drop(watcher);
     info!("Relais stops: nothing new is accepted, what is open finishes.");
     let (done, drained) = tokio::sync::oneshot::channel();
     let stopping = std::thread::spawn(move || {
