@@ -6,6 +6,8 @@
 
 pub mod server;
 
+pub mod reload;
+
 pub mod ingress;
 
 pub mod auth;
@@ -20,6 +22,7 @@ pub mod http;
 pub mod clock;
 pub mod error;
 pub mod metrics;
+pub mod telemetry;
 
 use std::io;
 use std::net::SocketAddr;
@@ -41,6 +44,7 @@ use crate::llm::upstream::Upstreams;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
 use crate::server::{Listeners, Stop, Tls, TlsError, Worker};
+use crate::telemetry::{AccessLog, AccessLogWriter, TelemetryError};
 
 /// Where a request can go. The name is the `route` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +82,8 @@ impl Route {
         Self::Unknown,
     ];
 
-    fn name(self) -> &'static str {
+    /// The label.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat",
             Self::Responses => "responses",
@@ -110,6 +115,10 @@ pub struct Gateway {
     config: ArcSwap<Config>,
     /// The models we can reach; replaced whole.
     upstreams: ArcSwap<Upstreams>,
+    /// One line per request.
+    pub access_log: AccessLog,
+    /// The certificate; replaced on its own.
+    tls: Option<Tls>,
     routes: [RouteMetrics; Route::ALL.len()],
     draining: AtomicBool,
 }
@@ -173,6 +182,9 @@ pub enum StartError {
     /// Two metrics of one name.
     #[error("registering the metrics")]
     Metrics(#[source] prometheus::Error),
+    /// The access log.
+    #[error("starting the access log")]
+    AccessLog(#[source] TelemetryError),
     /// No thread or no runtime.
     #[error("starting a thread")]
     Thread(#[source] io::Error),
@@ -189,6 +201,7 @@ pub struct Running {
     stop: watch::Sender<Stop>,
     workers: Vec<JoinHandle<()>>,
     background: Runtime,
+    access_log: AccessLogWriter,
 }
 
 /// Binds, starts every thread, and returns when it serves.
@@ -202,25 +215,31 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let store = Store::new(clock.clone());
     store.apply(&config.tenants);
     let resolver = Resolver::new();
+    let (access_log, access_log_writer) =
+        AccessLog::start(config.log.access, clock.clone(), metrics.access_log_dropped.clone())
+            .map_err(StartError::AccessLog)?;
     let gateway = Arc::new(Gateway {
         routes: Route::ALL.map(|route| metrics.route(route.name())),
         clock,
         metrics,
         store,
+        access_log,
+        tls,
         request_ids: RequestIds::new(),
         connections: AtomicUsize::new(0),
         upstreams: ArcSwap::from_pointee(upstreams),
         config: ArcSwap::from_pointee(config),
         draining: AtomicBool::new(false),
     });
-    serve(gateway, listeners, tls, resolver)
+    gateway.metrics.config_ok.set(1);
+    serve(gateway, listeners, resolver, access_log_writer)
 }
 
 fn serve(
     gateway: Arc<Gateway>,
     listeners: Listeners,
-    tls: Option<Tls>,
     resolver: Resolver,
+    access_log: AccessLogWriter,
 ) -> Result<Running, StartError> {
     let config = gateway.config();
     let background = Builder::new_multi_thread()
@@ -249,7 +268,7 @@ fn serve(
     for (number, listener) in listeners.public.into_iter().enumerate() {
         public = address(&listener, config.listen.public)?;
         let serving =
-            server::serve(Arc::clone(&gateway), core(), listener, Worker::Public(tls.clone()), stopped.clone());
+            server::serve(Arc::clone(&gateway), core(), listener, Worker::Public(gateway.tls.clone()), stopped.clone());
         let mut builder = match config.runtime.per_core {
             true => Builder::new_current_thread(),
             false => Builder::new_multi_thread(),
@@ -268,7 +287,7 @@ fn serve(
             .map_err(StartError::Thread)?;
         workers.push(worker);
     }
-    Ok(Running { gateway, public, admin, stop, workers, background })
+    Ok(Running { gateway, public, admin, stop, workers, background, access_log })
 }
 
 impl Running {
@@ -283,5 +302,6 @@ impl Running {
             }
         }
         self.background.shutdown_timeout(std::time::Duration::from_secs(1));
+        self.access_log.finish();
     }
 }

@@ -88,9 +88,9 @@ impl Answer {
     /// A chunk has come. Gives what the client sees of it.
     fn passed(&mut self, chunk: Bytes) -> Bytes {
         let books = &mut self.books;
-        let passed = self.stream.push(chunk, |output| {
-            books.as_mut().is_none_or(|books| books.budget.grow(output) == Growth::Covered)
-        });
+        let passed = self
+            .stream
+            .push(chunk, |output| books.as_mut().is_none_or(|books| books.budget.grow(output) == Growth::Covered));
         match passed.end {
             End::Open => passed.bytes,
             End::Done => {

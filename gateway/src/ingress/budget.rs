@@ -139,9 +139,16 @@ impl Budget {
         self.reservation.release();
     }
 
-    /// What the call comes to if it ends here.
+    /// What the call comes to if it ends here: what the provider says; without it, what was counted, no more than the
+    /// reservation covers.
     pub(super) fn so_far(&self, told: Option<Usage>, output: u64) -> Usage {
-        told.map_or(Usage { input: self.input, output, ..Usage::default() }, |told| self.believable(told, output).0)
+        match told {
+            Some(told) => self.believable(told, output).0,
+            None => {
+                let output = output.min(self.covered.unwrap_or(u64::MAX));
+                Usage { input: self.input, output, ..Usage::default() }
+            }
+        }
     }
 
     /// The call is over. `told` is what the provider says; without it, `output` counted tokens are charged.

@@ -144,7 +144,8 @@ impl KeyView {
 
 impl Remaining {
     fn of(limits: &Limits, overview: &Overview, now_ms: i64) -> Self {
-        let left = |window: Window| Left { limit: window.limit, remaining: window.remaining, reset_ms: window.reset_ms };
+        let left =
+            |window: Window| Left { limit: window.limit, remaining: window.remaining, reset_ms: window.reset_ms };
         let running = overview.in_flight;
         // The key's own bound counts the key's own calls: what is left is the smaller of the two.
         let key_left = overview.key_limits.calls_in_flight.remaining(overview.key_in_flight);

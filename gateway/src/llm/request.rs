@@ -149,9 +149,7 @@ impl<'a> Head<'a> {
 /// The fields that limit the output, the preferred first.
 fn limit_fields(endpoint: Endpoint) -> &'static [(&'static str, Field)] {
     match endpoint {
-        Endpoint::Chat => {
-            &[("max_completion_tokens", Field::MaxCompletionTokens), ("max_tokens", Field::MaxTokens)]
-        }
+        Endpoint::Chat => &[("max_completion_tokens", Field::MaxCompletionTokens), ("max_tokens", Field::MaxTokens)],
         Endpoint::Responses => &[("max_output_tokens", Field::MaxOutputTokens)],
         Endpoint::Completions => &[("max_tokens", Field::MaxTokens)],
         Endpoint::Embeddings => &[],
@@ -159,11 +157,7 @@ fn limit_fields(endpoint: Endpoint) -> &'static [(&'static str, Field)] {
 }
 
 /// How many answers are written for this request. A completion writes them for each of its prompts.
-fn answers<'a>(
-    endpoint: Endpoint,
-    text: &str,
-    raw: impl Fn(Field) -> Option<&'a RawValue>,
-) -> Result<u64, Error> {
+fn answers<'a>(endpoint: Endpoint, text: &str, raw: impl Fn(Field) -> Option<&'a RawValue>) -> Result<u64, Error> {
     let count = |field, name| -> Result<u64, Error> {
         Ok(integer(text, raw(field), name, 1)?.and_then(|found| found.value).unwrap_or(1))
     };

@@ -89,9 +89,9 @@ impl Upstream {
         let wrong = |what: &'static str| Error::new(Reason::Internal, what);
         let base = config.base_url.to_string();
         let address = |endpoint: Endpoint| {
-            format!("{}{}", base.trim_end_matches('/'), endpoint.path()).parse::<Uri>().map_err(|error| {
-                wrong("An upstream's base_url is not an address.").caused_by(error)
-            })
+            format!("{}{}", base.trim_end_matches('/'), endpoint.path())
+                .parse::<Uri>()
+                .map_err(|error| wrong("An upstream's base_url is not an address.").caused_by(error))
         };
         let addresses = [
             address(Endpoint::Chat)?,

@@ -43,7 +43,9 @@ impl CrossOrigin {
         let origin = headers.get(ORIGIN);
         let allowed = match origin {
             Some(_) if anyone => Some(HeaderValue::from_static("*")),
-            Some(origin) => cors.origins.iter().any(|known| known.as_bytes() == origin.as_bytes()).then(|| origin.clone()),
+            Some(origin) => {
+                cors.origins.iter().any(|known| known.as_bytes() == origin.as_bytes()).then(|| origin.clone())
+            }
             None => None,
         };
         Some(Self {

@@ -42,10 +42,7 @@ fn what_is_not_edited_is_the_same_buffer() {
 fn edits_touch_nothing_else() {
     let usage = Edits { include_usage: true, ..Edits::default() };
     for (body, expected) in [
-        (
-            r#"{"model":"m","stream":true}"#,
-            r#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#,
-        ),
+        (r#"{"model":"m","stream":true}"#, r#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#),
         (
             r#"{ "stream" : true, "stream_options" : { "x" : 1 } , "model":"m"}"#,
             r#"{ "stream" : true, "stream_options" : {"include_usage":true, "x" : 1 } , "model":"m"}"#,

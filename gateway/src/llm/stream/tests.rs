@@ -45,11 +45,27 @@ fn event(kind: &str, number: u64, fields: Value) -> Vec<u8> {
 /// A response with a finished item of reasoning and an open message that says `text`.
 fn under_way(text: &[&str]) -> Vec<u8> {
     let mut events = vec![
-        event("response.created", 0, json!({"response": {"id": "resp_1", "object": "response", "model": "m", "status": "in_progress", "output": [], "usage": null}})),
+        event(
+            "response.created",
+            0,
+            json!({"response": {"id": "resp_1", "object": "response", "model": "m", "status": "in_progress", "output": [], "usage": null}}),
+        ),
         event("response.output_item.added", 1, json!({"output_index": 0, "item": {"id": "rs_1", "type": "reasoning"}})),
-        event("response.output_item.done", 2, json!({"output_index": 0, "item": {"id": "rs_1", "type": "reasoning", "summary": []}})),
-        event("response.output_item.added", 3, json!({"output_index": 1, "item": {"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []}})),
-        event("response.content_part.added", 4, json!({"item_id": "msg_1", "output_index": 1, "content_index": 0, "part": {"type": "output_text", "text": ""}})),
+        event(
+            "response.output_item.done",
+            2,
+            json!({"output_index": 0, "item": {"id": "rs_1", "type": "reasoning", "summary": []}}),
+        ),
+        event(
+            "response.output_item.added",
+            3,
+            json!({"output_index": 1, "item": {"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []}}),
+        ),
+        event(
+            "response.content_part.added",
+            4,
+            json!({"item_id": "msg_1", "output_index": 1, "content_index": 0, "part": {"type": "output_text", "text": ""}}),
+        ),
     ];
     for (number, piece) in text.iter().enumerate() {
         events.push(event(
@@ -146,8 +162,12 @@ fn a_chat_cut_off_reads_as_an_ordinary_end() {
     pass(&mut stream, &[other.as_slice(), A].concat());
     let end = stream.cut_off(&Usage { input: 4, output: 1, ..Usage::default() });
     let values = values(&end);
-    let ended: Vec<(u64, &str)> = values[0]["choices"].as_array().unwrap().iter()
-        .map(|choice| (choice["index"].as_u64().unwrap(), choice["finish_reason"].as_str().unwrap())).collect();
+    let ended: Vec<(u64, &str)> = values[0]["choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|choice| (choice["index"].as_u64().unwrap(), choice["finish_reason"].as_str().unwrap()))
+        .collect();
     assert_eq!(ended, [(0, "length"), (2, "length")]);
     assert_eq!((&values[0]["id"], &values[0]["model"]), (&json!("x"), &json!("m")));
     assert_eq!(values[1]["usage"]["total_tokens"], 5);
@@ -157,7 +177,10 @@ fn a_chat_cut_off_reads_as_an_ordinary_end() {
 #[test]
 fn a_completion_is_cut_off_in_its_own_words() {
     let mut stream = Stream::new(Endpoint::Completions, 2000, 2, false);
-    pass(&mut stream, b"data: {\"id\":\"c\",\"object\":\"text_completion\",\"choices\":[{\"text\":\"a\",\"index\":0}]}\n\n");
+    pass(
+        &mut stream,
+        b"data: {\"id\":\"c\",\"object\":\"text_completion\",\"choices\":[{\"text\":\"a\",\"index\":0}]}\n\n",
+    );
     let end = stream.cut_off(&Usage::default());
     let values = values(&end);
     assert_eq!(values.len(), 1);
@@ -209,8 +232,12 @@ fn events_of_every_kind_of_piece_are_counted_and_the_last_tells() {
     }
     assert_eq!(pass(&mut stream, &all), all);
     assert_eq!((stream.output(), stream.is_done()), (5, false));
-    let last = event("response.completed", 10, json!({"response": {"id": "resp_1", "status": "completed",
-        "usage": {"input_tokens": 7, "input_tokens_details": {"cached_tokens": 3}, "output_tokens": 4}}}));
+    let last = event(
+        "response.completed",
+        10,
+        json!({"response": {"id": "resp_1", "status": "completed",
+        "usage": {"input_tokens": 7, "input_tokens_details": {"cached_tokens": 3}, "output_tokens": 4}}}),
+    );
     assert_eq!(pass(&mut stream, &[last.as_slice(), DONE].concat()), [last.as_slice(), DONE].concat());
     assert!(stream.is_done());
     assert_eq!(stream.told(), Some(Usage { input: 7, cached: 3, output: 4, reasoning: 0 }));
@@ -219,7 +246,11 @@ fn events_of_every_kind_of_piece_are_counted_and_the_last_tells() {
 #[test]
 fn a_response_s_failure_is_its_end() {
     for last in [
-        event("response.failed", 9, json!({"response": {"status": "failed", "error": {"code": "server_error"}, "usage": null}})),
+        event(
+            "response.failed",
+            9,
+            json!({"response": {"status": "failed", "error": {"code": "server_error"}, "usage": null}}),
+        ),
         event("error", 9, json!({"code": "server_error", "message": "no"})),
         b"data: {\"error\":{\"message\":\"no\"}}\n\n".to_vec(),
     ] {
@@ -250,7 +281,10 @@ fn a_response_is_cut_off_whole_and_says_why() {
     assert_eq!(values[0]["text"], said);
     let response = &values[3]["response"];
     assert_eq!((&response["id"], &response["model"]), (&json!("resp_1"), &json!("m")));
-    assert_eq!((&response["status"], &response["incomplete_details"]["reason"]), (&json!("incomplete"), &json!("max_output_tokens")));
+    assert_eq!(
+        (&response["status"], &response["incomplete_details"]["reason"]),
+        (&json!("incomplete"), &json!("max_output_tokens"))
+    );
     assert_eq!(response["output"][0]["id"], "rs_1");
     assert_eq!(response["output"][1]["content"][0]["text"], said);
     assert_eq!(response["output"][1]["status"], "incomplete");
@@ -275,11 +309,16 @@ fn what_an_early_end_would_repeat_is_bounded() {
 fn an_error_event_is_numbered_on_and_makes_sdks_raise() {
     let mut stream = responses();
     pass(&mut stream, &under_way(&["a"]));
-    let event = stream.error_event(br#"{"error":{"message":"It broke off.","type":"upstream_error","param":null,"code":"upstream_failed"}}"#);
+    let event = stream.error_event(
+        br#"{"error":{"message":"It broke off.","type":"upstream_error","param":null,"code":"upstream_failed"}}"#,
+    );
     let values = values(&event);
     assert_eq!(frames(&event)[0].0.as_deref(), Some("error"));
     assert_eq!((&values[0]["type"], &values[0]["sequence_number"]), (&json!("error"), &json!(6)));
-    assert_eq!((&values[0]["code"], &values[0]["error"]["message"]), (&json!("upstream_failed"), &json!("It broke off.")));
+    assert_eq!(
+        (&values[0]["code"], &values[0]["error"]["message"]),
+        (&json!("upstream_failed"), &json!("It broke off."))
+    );
 }
 
 proptest! {
