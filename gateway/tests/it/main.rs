@@ -6,3 +6,5 @@ mod support;
 
 mod chat;
 mod reload;
+mod upstream_answers;
+mod upstreams;
