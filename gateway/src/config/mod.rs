@@ -1,0 +1,378 @@
+//! What the operator wrote, resolved and valid.
+//!
+//! Read from above: `raw` is `relais.toml` as written, `check` finds what has not that form, `load` follows
+//! includes, and `sections`, `upstreams`, `tenants`, `keys` and `channels` resolve what is written (`text`: secrets,
+//! addresses, instants) and ask whether it fits together. All errors are gathered in `report`, each with its file,
+//! key and line, and given at once. What comes out is one [`Config`]; everything else works on these types and
+//! never sees TOML. In the file durations are in ms and sizes in bytes, as their keys say.
+//!
+//! It holds no live state: counters, limiters and pools belong to those who use them.
+
+mod channels;
+mod check;
+pub mod key;
+mod keys;
+mod load;
+mod raw;
+mod report;
+mod sections;
+mod tenants;
+mod text;
+mod upstreams;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relais_policies::{ChannelKind, TenantPolicy};
+use schemars::{JsonSchema, Schema, schema_for};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+pub use report::{ConfigError, ConfigErrors, Position};
+
+/// The whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where we listen. Start-only.
+    pub listen: Listen,
+    /// Where we keep what must not be lost. Start-only.
+    pub storage: Storage,
+    /// Threads. Start-only.
+    pub runtime: Runtime,
+    /// Bounds on what comes in.
+    pub limits: Limits,
+    /// How long we wait for whom.
+    pub timeouts: Timeouts,
+    /// The durable inbox.
+    pub inbox: Inbox,
+    /// Conversations.
+    pub relay: Relay,
+    /// Logs.
+    pub log: Log,
+    /// Models we can reach, in the order of the file.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// AI agents, by id.
+    pub agents: BTreeMap<String, Arc<Agent>>,
+    /// Who we work for.
+    pub tenants: Vec<Tenant>,
+    /// The files this was read from, the main one first. Not those that `file:` leads to.
+    pub files: Vec<PathBuf>,
+}
+
+impl Config {
+    /// The keys that differ from `other` and that only a restart can change. Empty: a reload may take `other`.
+    pub fn start_only_changes(&self, other: &Self) -> Vec<&'static str> {
+        let differs = [
+            ("listen.public", self.listen.public != other.listen.public),
+            ("listen.admin", self.listen.admin != other.listen.admin),
+            ("listen.tls", self.listen.tls != other.listen.tls),
+            ("storage.dir", self.storage.dir != other.storage.dir),
+            ("runtime.workers", self.runtime.workers != other.runtime.workers),
+            ("runtime.per_core", self.runtime.per_core != other.runtime.per_core),
+            ("runtime.background_workers", self.runtime.background_workers != other.runtime.background_workers),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+
+    /// The JSON Schema of `relais.toml`, for editors.
+    pub fn schema() -> Schema {
+        schema_for!(raw::RawConfig)
+    }
+}
+
+/// `[listen]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// `/v1` and webhooks.
+    pub public: SocketAddr,
+    /// Metrics, health and operations; never public.
+    pub admin: SocketAddr,
+    /// TLS on the public listener.
+    pub tls: Option<TlsFiles>,
+}
+
+/// `listen.tls`: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// `[storage]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storage {
+    /// The data directory: `inbox.db`, `usage.db`. Made if missing, mode 0700.
+    pub dir: PathBuf,
+}
+
+/// `[runtime]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runtime {
+    /// Intake threads. Default: one per core.
+    pub workers: usize,
+    /// One single-threaded runtime per worker (default), or one shared work-stealing runtime.
+    pub per_core: bool,
+    /// Threads for relay, sync and background work. Default 2.
+    pub background_workers: usize,
+}
+
+/// `[limits]`: needs no resolving, so it is the file's type too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// `/v1` request body. Default 16 MiB (images travel inline as base64).
+    #[schemars(range(min = 1_024, max = 1_073_741_824))]
+    pub body_bytes_max: usize,
+    /// Webhook body. Default 10 MiB; of a larger one the conversation opens for a human.
+    #[schemars(range(min = 1_024, max = 1_073_741_824))]
+    pub webhook_body_bytes_max: usize,
+    /// All request headers together. Default 32 KiB; hyper needs 8 KiB at least.
+    #[schemars(range(min = 8_192, max = 1_048_576))]
+    pub header_bytes_max: usize,
+    /// Number of request headers. Default 100.
+    #[schemars(range(min = 16, max = 1_000))]
+    pub headers_max: usize,
+    /// Open public connections, all workers together. Default 10,000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_max: usize,
+    /// HTTP/2 streams at once per connection. Default 100.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub streams_per_connection_max: u32,
+    /// A unary answer of an upstream. Default 32 MiB.
+    #[schemars(range(min = 1_024, max = 1_073_741_824))]
+    pub upstream_body_bytes_max: usize,
+    /// One SSE frame of an upstream. Default 1 MiB.
+    #[schemars(range(min = 1_024, max = 67_108_864))]
+    pub upstream_frame_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 16 << 20,
+            webhook_body_bytes_max: 10 << 20,
+            header_bytes_max: 32 << 10,
+            headers_max: 100,
+            connections_max: 10_000,
+            streams_per_connection_max: 100,
+            upstream_body_bytes_max: 32 << 20,
+            upstream_frame_bytes_max: 1 << 20,
+        }
+    }
+}
+
+/// `[timeouts]`, in the file as `…_ms`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A request's head. Default 10 s.
+    pub header: Duration,
+    /// Between two pieces of a request's body. Default 30 s.
+    pub body_stall: Duration,
+    /// A connection without a request. Default 75 s.
+    pub idle: Duration,
+    /// TLS handshake. Default 10 s.
+    pub tls: Duration,
+    /// A client that does not read its answer. Default 60 s.
+    pub write_stall: Duration,
+    /// Connecting to an upstream or a Chatwoot. Default 5 s.
+    pub connect: Duration,
+    /// Until an upstream's answer begins. Default 120 s.
+    pub first_byte: Duration,
+    /// Between two pieces of an upstream's answer. Default 60 s.
+    pub stall: Duration,
+    /// A whole upstream call. Default 600 s.
+    pub total: Duration,
+    /// Open requests and streams at shutdown. Default 30 s.
+    pub drain: Duration,
+}
+
+/// `[inbox]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inbox {
+    /// Deliveries waiting for the disk at once; more are answered 429. Default 4,096.
+    pub queue_max: usize,
+    /// Deliveries in one transaction. Default 512.
+    pub batch_max: usize,
+    /// Until a delivery must be on disk; later it is answered 429. Default 1 s.
+    pub ack_wait: Duration,
+    /// Deliveries not yet finished that the inbox holds; more are answered 429. Default 1,000,000.
+    pub pending_max: u64,
+    /// How long finished deliveries are kept. Default 7 days.
+    pub keep: Duration,
+}
+
+/// `[relay]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relay {
+    /// Conversations with work at once. Default 10,000.
+    pub lanes_max: usize,
+    /// Turns running at once, all tenants together. Default 256.
+    pub turns_max: usize,
+    /// Turns of one tenant running at once. Default 32.
+    pub turns_per_tenant_max: usize,
+    /// A burst ends this long after its last message. Default 800 ms.
+    pub burst: Duration,
+    /// A burst ends at the latest this long after its first message. Default 4 s.
+    pub burst_max: Duration,
+    /// One try of the agent. Default 60 s.
+    pub agent_wait: Duration,
+    /// Tries of the agent before a human takes over. Default 3.
+    pub agent_tries: u32,
+    /// One call to a Chatwoot. Default 15 s (it cuts off there itself).
+    pub chatwoot_wait: Duration,
+    /// Tries of one call to a Chatwoot before a human takes over. Default 6.
+    pub chatwoot_tries: u32,
+    /// Messages of a conversation given to the agent. Default 40.
+    pub history_max: usize,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `relais_gateway::relay=debug`.
+    pub level: String,
+    /// One line per request. Default on.
+    pub access: bool,
+    /// `json` (default) or `text`.
+    pub json: bool,
+}
+
+/// `[[upstream]]`: an OpenAI-compatible endpoint.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name, in metrics and logs.
+    pub name: String,
+    /// `http` or `https`, with the `/v1` part, without a final slash.
+    pub base_url: http::Uri,
+    /// Sent as `Authorization: Bearer …`; none for local models.
+    pub api_key: Option<SecretString>,
+    /// Which models it serves: exact, or with a final `*`.
+    pub models: Vec<String>,
+    /// What a client calls a model → what the upstream calls it.
+    pub aliases: BTreeMap<String, String>,
+    /// Preferred first: lower goes first. Default 0.
+    pub priority: u32,
+    /// Share among upstreams of one priority. Default 1.
+    pub weight: u32,
+    /// The field that carries the output limit to this upstream.
+    pub limit_field: LimitField,
+    /// Connections at once, per worker. Default 1,024.
+    pub connections_max: usize,
+}
+
+/// Which field carries the output limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitField {
+    /// `max_tokens`: understood by every server we know of. The default.
+    MaxTokens,
+    /// `max_completion_tokens`: what OpenAI's newer models demand.
+    MaxCompletionTokens,
+}
+
+/// `[[agent]]`
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// Its id.
+    pub id: String,
+    /// What answers.
+    pub kind: AgentKind,
+}
+
+/// What answers.
+#[derive(Debug, Clone)]
+pub enum AgentKind {
+    /// A model behind one of the upstreams.
+    OpenAi {
+        /// The upstream.
+        upstream: Arc<Upstream>,
+        /// The model, as the upstream calls it.
+        model: String,
+        /// Instructions.
+        system_prompt: String,
+        /// Output limit of one answer. Default 800.
+        tokens_max: u32,
+        /// Sampling temperature in thousandths; none leaves it to the upstream.
+        temperature_milli: Option<u32>,
+    },
+    /// The embedded agent over a folder of Markdown.
+    Knowledge {
+        /// The folder.
+        dir: PathBuf,
+    },
+}
+
+/// `[[tenant]]`
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// Its id: `[a-z0-9][a-z0-9_-]{0,62}`.
+    pub id: Arc<str>,
+    /// What it may do and how much.
+    pub policy: Arc<TenantPolicy>,
+    /// Its API keys.
+    pub keys: Vec<Key>,
+    /// Its Chatwoot channels.
+    pub channels: Vec<Arc<Channel>>,
+}
+
+/// `[[tenant.key]]`: what is kept of a key. The secret itself is hashed when the file is read.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Its name, in usage and logs.
+    pub name: Arc<str>,
+    /// The public part: 12 characters.
+    pub public_id: [u8; 12],
+    /// `blake3::derive_key` of the secret (D3).
+    pub hash: [u8; 32],
+    /// The secret before the last rotation, and until when (Unix ms) it still opens.
+    pub previous: Option<([u8; 32], i64)>,
+    /// Calls per minute of this key alone, below the tenant's.
+    pub calls_per_minute: Option<u64>,
+    /// Models this key may use; none: the tenant's.
+    pub models: Option<Vec<String>>,
+}
+
+/// `[[tenant.chatwoot]]`
+#[derive(Debug, Clone)]
+pub struct Channel {
+    /// Its name within the tenant.
+    pub name: String,
+    /// Whose Chatwoot it is, and so what pays for a reply.
+    pub kind: ChannelKind,
+    /// The Chatwoot's address, without a final slash.
+    pub url: http::Uri,
+    /// The account.
+    pub account_id: u64,
+    /// Our bot in that account.
+    pub bot_id: u64,
+    /// Posts replies.
+    pub bot_token: SecretString,
+    /// Verifies deliveries: the current secret first, then those still accepted.
+    pub webhook_secrets: Vec<SecretString>,
+    /// History and reconciliation, which a bot token may not read.
+    pub user_token: Option<SecretString>,
+    /// An unguessable part of the address, for a Chatwoot too old to sign.
+    pub path_token: Option<SecretString>,
+    /// Which agent answers.
+    pub agent: Arc<Agent>,
+    /// Notes and messages around a handoff.
+    pub handoff: Handoff,
+}
+
+/// `tenant.chatwoot.handoff`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handoff {
+    /// Team that takes over.
+    pub team_id: Option<u64>,
+    /// What the customer reads when a human takes over. Has a default in English.
+    pub message: String,
+    /// What the customer reads when the plan has no handoff (D17). Has a default in English.
+    pub notice: String,
+}

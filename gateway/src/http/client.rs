@@ -1,0 +1,84 @@
+//! The client for everything behind us: models, Chatwoots, later the sidecar.
+//!
+//! One per runtime: connections are pooled where they are used, so a call on one core never wakes another.
+//! It waits for a connection and for the head of the answer within the deadline it is given, follows no
+//! redirect, decompresses nothing and retries nothing: whether a second try is safe is the caller's knowledge.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client as PooledClient, Error as PooledError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::http::resolve::Resolver;
+
+type Connector = HttpsConnector<HttpConnector<Resolver>>;
+
+/// Idle connections kept to one host, per pool.
+const IDLE_PER_HOST_MAX: usize = 256;
+/// An idle connection is closed after this. Below the 60–75 s most servers use, so we close first and do not
+/// send on a connection that the other side is closing.
+const IDLE_LIFE: Duration = Duration::from_secs(50);
+
+/// A pool of connections. Clones share it.
+#[derive(Clone)]
+pub struct Client {
+    pool: PooledClient<Connector, Full<Bytes>>,
+}
+
+/// Why there is no answer. Whether bytes had been sent decides if a retry is safe for a call with effects.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// No connection: nothing was sent.
+    #[error("connecting")]
+    Connect(#[source] PooledError),
+    /// The connection broke after bytes may have been sent: the other side may have acted.
+    #[error("sending the request or waiting for the answer")]
+    Broken(#[source] PooledError),
+    /// Nothing came within the deadline: the other side may have acted.
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+}
+
+impl SendError {
+    /// The request was certainly not acted on.
+    pub fn not_sent(&self) -> bool {
+        matches!(self, Self::Connect(_))
+    }
+}
+
+impl Client {
+    /// A pool for the runtime it is used on. `connect` bounds name look-up and TCP connection.
+    pub fn new(resolver: Resolver, connect: Duration) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(connect));
+        let https =
+            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_all_versions().wrap_connector(tcp);
+        let pool = PooledClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+            .pool_idle_timeout(IDLE_LIFE)
+            // A retry on a connection that turned out closed is safe only if nothing was sent; the pool knows.
+            .retry_canceled_requests(true)
+            .build(https);
+        Self { pool }
+    }
+
+    /// Sends and waits for the head of the answer, at most `wait`.
+    pub async fn send(&self, request: Request<Full<Bytes>>, wait: Duration) -> Result<Response<Incoming>, SendError> {
+        match tokio::time::timeout(wait, self.pool.request(request)).await {
+            Err(_) => Err(SendError::Timeout(wait)),
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if error.is_connect() => Err(SendError::Connect(error)),
+            Ok(Err(error)) => Err(SendError::Broken(error)),
+        }
+    }
+}

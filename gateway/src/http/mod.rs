@@ -1,0 +1,9 @@
+//! HTTP pieces that know nothing of what is relayed: bodies in and out, request ids, the pooled client,
+//! name resolution, and the one place that turns an error into a status.
+
+pub mod body;
+pub mod request_id;
+pub mod respond;
+
+pub mod client;
+pub mod resolve;
