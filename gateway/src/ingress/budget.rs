@@ -40,8 +40,10 @@ const TEMPLATE_TOKENS: u64 = 16;
 pub(super) struct Budget {
     reservation: Reservation,
     price: ModelPrice,
-    /// Prompt tokens as estimated.
+    /// Prompt tokens reserved for: the estimate with a margin or, near the limit, what they are at most.
     input: u64,
+    /// Prompt tokens charged if the provider tells none.
+    estimate: u64,
     /// Prompt tokens that a provider may tell and be believed.
     input_max: u64,
     answers: u64,
@@ -74,8 +76,9 @@ impl Budget {
         let policy = &key.tenant.policy;
         let price = policy.rate_card.price(head.model());
         let (bytes, answers) = (body_bytes as u64, head.answers);
-        let estimate = upstream.estimate(body_bytes).saturating_add(TEMPLATE_TOKENS);
-        let input = if near_limit(&permit, price, estimate) { bytes.saturating_add(TEMPLATE_TOKENS) } else { estimate };
+        let estimate = upstream.estimate(body_bytes);
+        let prompt = if near_limit(&permit, price, estimate) { bytes } else { estimate };
+        let input = prompt.saturating_add(TEMPLATE_TOKENS);
         let per_call = within_one_call(&permit, policy.limits.tokens_per_call, price, estimate, head)?;
         let allowed = match (head.output_max(), per_call) {
             (Some(asked), Some(most)) => Some(asked.min(most)),
@@ -104,6 +107,7 @@ impl Budget {
             reservation,
             price,
             input,
+            estimate,
             input_max: bytes.saturating_mul(4).saturating_add(unseen),
             answers,
             covered,
@@ -119,7 +123,7 @@ impl Budget {
     /// The answer has grown to so many output tokens. Reserves ahead of it.
     pub(super) fn grow(&mut self, output: u64) -> Growth {
         let Some(covered) = self.covered else { return Growth::Covered };
-        self.reservation.count(self.cost(&Usage { input: self.input, output, ..Usage::default() }, true));
+        self.reservation.count(self.cost(&Usage { input: self.estimate, output, ..Usage::default() }, true));
         // Half a slice ahead, so that one chunk with many tokens does not outrun it.
         if output.saturating_add(SLICE / 2) < covered {
             return Growth::Covered;
@@ -146,7 +150,7 @@ impl Budget {
             Some(told) => self.believable(told, output).0,
             None => {
                 let output = output.min(self.covered.unwrap_or(u64::MAX));
-                Usage { input: self.input, output, ..Usage::default() }
+                Usage { input: self.estimate, output, ..Usage::default() }
             }
         }
     }

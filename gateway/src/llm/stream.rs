@@ -60,7 +60,7 @@ pub struct Passed {
 
 #[derive(Debug)]
 enum Dialect {
-    Chunks(Chunks),
+    Chunks(Box<Chunks>),
     Events(Box<Events>),
 }
 
@@ -89,7 +89,7 @@ impl Stream {
     pub fn new(endpoint: Endpoint, frame_bytes_max: usize, answers: u64, usage_asked_for: bool) -> Self {
         let dialect = match endpoint {
             Endpoint::Responses => Dialect::Events(Box::new(Events::new(frame_bytes_max))),
-            _ => Dialect::Chunks(Chunks::new(endpoint, answers, usage_asked_for)),
+            _ => Dialect::Chunks(Box::new(Chunks::new(endpoint, answers, usage_asked_for))),
         };
         Self {
             frames: Frames::new(frame_bytes_max),

@@ -5,6 +5,7 @@
 mod support;
 
 mod chat;
+mod endpoints;
 mod reload;
 mod upstream_answers;
 mod upstreams;
