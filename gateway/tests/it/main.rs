@@ -6,6 +6,7 @@ mod support;
 
 mod chat;
 mod endpoints;
+mod exact;
 mod reload;
 mod upstream_answers;
 mod upstreams;
