@@ -14,6 +14,7 @@ pub mod auth;
 pub mod policy;
 
 pub mod admission;
+pub mod agent;
 pub mod chatwoot;
 pub mod handoff;
 pub mod llm;
