@@ -14,12 +14,16 @@ pub mod auth;
 pub mod policy;
 
 pub mod admission;
+pub mod agent;
+pub mod chatwoot;
+pub mod handoff;
 pub mod llm;
 
 pub mod config;
 pub mod http;
 
 pub mod clock;
+pub mod conversation;
 pub mod error;
 pub mod metrics;
 pub mod telemetry;
