@@ -1,5 +1,7 @@
 //! Relais, the data plane.
 
+pub mod inbox;
+
 pub mod config;
 pub mod http;
 
