@@ -1,4 +1,20 @@
-//! Relais, the data plane.
+//! Relais, the data plane: one process between customers and an AI agent.
+//!
+//! Read in the order of the modules below; `ARCHITECTURE.md` tells the life of a request first. Everything that
+//! lives as long as the process is a field of [`Gateway`], made once in [`start`]; there are no statics. The caller
+//! owns the sockets and says when to stop, so a test can be the caller.
+
+pub mod server;
+
+pub mod reload;
+
+pub mod ingress;
+
+pub mod auth;
+pub mod policy;
+
+pub mod admission;
+pub mod llm;
 
 pub mod inbox;
 
@@ -8,3 +24,256 @@ pub mod http;
 pub mod clock;
 pub mod error;
 pub mod metrics;
+pub mod telemetry;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::{Error, Reason};
+use crate::http::client::Client;
+use crate::http::request_id::RequestIds;
+use crate::http::resolve::Resolver;
+use crate::llm::upstream::Upstreams;
+use crate::metrics::{Metrics, RouteMetrics};
+use crate::policy::Store;
+use crate::server::{Listeners, Stop, Tls, TlsError, Worker};
+use crate::telemetry::{AccessLog, AccessLogWriter, TelemetryError};
+
+/// Where a request can go. The name is the `route` label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// `POST /v1/chat/completions`
+    Chat,
+    /// `GET /v1/models`, `GET /v1/models/{id}`
+    Models,
+    /// `POST /chatwoot/{tenant}`, `POST /chatwoot/{tenant}/{path_token}`
+    Webhook,
+    /// Anything else.
+    Unknown,
+}
+
+impl Route {
+    const ALL: [Self; 4] = [Self::Chat, Self::Models, Self::Webhook, Self::Unknown];
+
+    /// The label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Models => "models",
+            Self::Webhook => "webhook",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Everything that lives as long as the process.
+#[derive(Debug)]
+pub struct Gateway {
+    /// What time it is.
+    pub clock: Clock,
+    /// Every metric.
+    pub metrics: Arc<Metrics>,
+    /// Who there is and what they may do and have used.
+    pub store: Store,
+    /// Names for requests.
+    pub request_ids: RequestIds,
+    /// Open public connections, all workers together.
+    pub connections: AtomicUsize,
+    /// The configuration in force; replaced whole.
+    config: ArcSwap<Config>,
+    /// The models we can reach; replaced whole.
+    upstreams: ArcSwap<Upstreams>,
+    /// One line per request.
+    pub access_log: AccessLog,
+    /// The certificate; replaced on its own.
+    tls: Option<Tls>,
+    routes: [RouteMetrics; 4],
+    draining: AtomicBool,
+}
+
+/// What belongs to one runtime: its own pool of connections to upstreams.
+pub struct Core {
+    /// The pool.
+    pub client: Client,
+    /// For answers that belong to no request.
+    pub request_ids: RequestIds,
+}
+
+impl Gateway {
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// The models we can reach.
+    pub fn upstreams(&self) -> Arc<Upstreams> {
+        self.upstreams.load_full()
+    }
+
+    /// A route's metrics.
+    pub fn route_metrics(&self, route: Route) -> &RouteMetrics {
+        let [chat, models, webhook, unknown] = &self.routes;
+        match route {
+            Route::Chat => chat,
+            Route::Models => models,
+            Route::Webhook => webhook,
+            Route::Unknown => unknown,
+        }
+    }
+
+    /// Why traffic should go elsewhere, if it should.
+    pub fn not_ready(&self) -> Option<Error> {
+        self.draining.load(Ordering::Acquire).then(|| Error::new(Reason::Draining, "Stopping: no new traffic, please."))
+    }
+
+    /// Gauges that are cheaper to read when asked than to keep.
+    pub fn refresh_gauges(&self) {}
+}
+
+/// Why it does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken or not ours.
+    #[error("listening on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// Certificate or key.
+    #[error("preparing TLS")]
+    Tls(#[source] TlsError),
+    /// An upstream of the configuration.
+    #[error("preparing the upstreams")]
+    Upstreams(#[source] Error),
+    /// Two metrics of one name.
+    #[error("registering the metrics")]
+    Metrics(#[source] prometheus::Error),
+    /// The access log.
+    #[error("starting the access log")]
+    AccessLog(#[source] TelemetryError),
+    /// No thread or no runtime.
+    #[error("starting a thread")]
+    Thread(#[source] io::Error),
+}
+
+/// A gateway that serves.
+pub struct Running {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// Where `/v1` and webhooks are.
+    pub public: SocketAddr,
+    /// Where metrics and health are.
+    pub admin: SocketAddr,
+    stop: watch::Sender<Stop>,
+    workers: Vec<JoinHandle<()>>,
+    background: Runtime,
+    access_log: AccessLogWriter,
+}
+
+/// Binds, starts every thread, and returns when it serves.
+pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+    let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
+    let upstreams = Upstreams::new(&config.upstreams, &metrics).map_err(StartError::Upstreams)?;
+    let tls = config.listen.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?;
+    let workers = if config.runtime.per_core { config.runtime.workers } else { 1 };
+    let listeners = server::bind(config.listen.public, config.listen.admin, workers)
+        .map_err(|error| StartError::Listen(config.listen.public, error))?;
+    let store = Store::new(clock.clone());
+    store.apply(&config.tenants);
+    let resolver = Resolver::new();
+    let (access_log, access_log_writer) =
+        AccessLog::start(config.log.access, clock.clone(), metrics.access_log_dropped.clone())
+            .map_err(StartError::AccessLog)?;
+    let gateway = Arc::new(Gateway {
+        routes: Route::ALL.map(|route| metrics.route(route.name())),
+        clock,
+        metrics,
+        store,
+        access_log,
+        tls,
+        request_ids: RequestIds::new(),
+        connections: AtomicUsize::new(0),
+        upstreams: ArcSwap::from_pointee(upstreams),
+        config: ArcSwap::from_pointee(config),
+        draining: AtomicBool::new(false),
+    });
+    gateway.metrics.config_ok.set(1);
+    serve(gateway, listeners, resolver, access_log_writer)
+}
+
+fn serve(
+    gateway: Arc<Gateway>,
+    listeners: Listeners,
+    resolver: Resolver,
+    access_log: AccessLogWriter,
+) -> Result<Running, StartError> {
+    let config = gateway.config();
+    let background = Builder::new_multi_thread()
+        .worker_threads(config.runtime.background_workers.max(1))
+        .thread_name("relais-back")
+        .enable_all()
+        .build()
+        .map_err(StartError::Thread)?;
+    let address = |listener: &std::net::TcpListener, wanted| {
+        listener.local_addr().map_err(|error| StartError::Listen(wanted, error))
+    };
+    let admin = address(&listeners.admin, config.listen.admin)?;
+    let (stop, stopped) = watch::channel(Stop::No);
+    let core = || {
+        Arc::new(Core {
+            client: Client::new(resolver.clone(), config.timeouts.connect),
+            request_ids: RequestIds::new(),
+        })
+    };
+    {
+        let _in_background = background.enter();
+        background.spawn(server::serve(Arc::clone(&gateway), core(), listeners.admin, Worker::Admin, stopped.clone()));
+    }
+    let mut public = config.listen.public;
+    let mut workers = Vec::with_capacity(listeners.public.len());
+    for (number, listener) in listeners.public.into_iter().enumerate() {
+        public = address(&listener, config.listen.public)?;
+        let serving =
+            server::serve(Arc::clone(&gateway), core(), listener, Worker::Public(gateway.tls.clone()), stopped.clone());
+        let mut builder = match config.runtime.per_core {
+            true => Builder::new_current_thread(),
+            false => Builder::new_multi_thread(),
+        };
+        if !config.runtime.per_core {
+            builder.worker_threads(config.runtime.workers.max(1));
+        }
+        let runtime = builder.thread_name("relais-core").enable_all().build().map_err(StartError::Thread)?;
+        let worker = std::thread::Builder::new()
+            .name(format!("relais-core-{number}"))
+            .spawn(move || {
+                if let Err(error) = runtime.block_on(serving) {
+                    tracing::error!(%error, "A worker ended.");
+                }
+            })
+            .map_err(StartError::Thread)?;
+        workers.push(worker);
+    }
+    Ok(Running { gateway, public, admin, stop, workers, background, access_log })
+}
+
+impl Running {
+    /// Stops: not ready, nothing new accepted, what is open finishes within the drain time. Returns when all is done.
+    pub fn stop(self) {
+        self.gateway.draining.store(true, Ordering::Release);
+        // Every receiver gone means that every worker has ended already.
+        let _ = self.stop.send(Stop::Drain);
+        for worker in self.workers {
+            if worker.join().is_err() {
+                tracing::error!("A worker thread panicked.");
+            }
+        }
+        self.background.shutdown_timeout(std::time::Duration::from_secs(1));
+        self.access_log.finish();
+    }
+}

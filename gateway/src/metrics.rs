@@ -11,7 +11,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::error::Reason;
+use crate::error::{Error, Fault, Reason};
 
 /// What a route did with a request, as the `outcome` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,23 @@ pub enum Outcome {
 
 impl Outcome {
     const ALL: [Self; 6] = [Self::Ok, Self::Denied, Self::Client, Self::Upstream, Self::Gateway, Self::ClientLeft];
+
+    /// The outcome of a request that was not served.
+    pub fn of(error: &Error) -> Self {
+        match (error.reason, error.reason.fault()) {
+            (
+                Reason::RateLimited
+                | Reason::TooManyInFlight
+                | Reason::CallsUsedUp
+                | Reason::TokensUsedUp
+                | Reason::Overloaded,
+                _,
+            ) => Self::Denied,
+            (_, Fault::Client) => Self::Client,
+            (_, Fault::Upstream) => Self::Upstream,
+            (_, Fault::Gateway) => Self::Gateway,
+        }
+    }
 
     /// The label.
     pub fn as_str(self) -> &'static str {
@@ -153,6 +170,12 @@ pub struct Metrics {
     pub connections_refused: IntCounter,
     /// Access-log lines dropped because the writer could not keep up.
     pub access_log_dropped: IntCounter,
+    /// 1 while the configuration on disk is the one in force, 0 after a reload that failed.
+    pub config_ok: IntGauge,
+    /// Reloads that were taken over.
+    pub config_reloads_ok: IntCounter,
+    /// Reloads that were refused.
+    pub config_reloads_failed: IntCounter,
     /// The inbox.
     pub inbox: InboxMetrics,
     /// The relay.
@@ -178,6 +201,7 @@ impl Metrics {
         let denials = counter_vec(r, "relais_denials_total", "Requests refused, by reason.", &["reason"])?;
         let tokens = counter_vec(r, "relais_tokens_total", "Model tokens of /v1 calls, by direction.", &["direction"])?;
         let deliveries = counter_vec(r, "relais_inbox_deliveries_total", "Verified webhook deliveries.", &["result"])?;
+        let reloads = counter_vec(r, "relais_config_reloads_total", "Reloads of the configuration.", &["result"])?;
         Ok(Self {
             requests: counter_vec(r, "relais_requests_total", "Requests by route and outcome.", &["route", "outcome"])?,
             overhead: histogram_vec(
@@ -209,6 +233,9 @@ impl Metrics {
             connections: gauge(r, "relais_connections", "Open connections on the public listener.")?,
             connections_refused: counter(r, "relais_connections_refused_total", "Connections over the limit.")?,
             access_log_dropped: counter(r, "relais_access_log_dropped_total", "Access-log lines dropped.")?,
+            config_ok: gauge(r, "relais_config_ok", "1 while the configuration on disk is the one in force.")?,
+            config_reloads_ok: reloads.with_label_values(&["ok"]),
+            config_reloads_failed: reloads.with_label_values(&["failed"]),
             inbox: InboxMetrics {
                 accepted: deliveries.with_label_values(&["accepted"]),
                 duplicate: deliveries.with_label_values(&["duplicate"]),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use relais_loadtest::demo;
+use relais_loadtest::fakes::chatwoot;
 use relais_loadtest::fakes::llm::{Behaviour, FakeLlm, Settings};
 use relais_loadtest::stop::stop_signal;
 
@@ -22,6 +23,8 @@ struct Flags {
 enum Command {
     /// Run a fake model behind an OpenAI-compatible address until stopped.
     Llm(LlmFlags),
+    /// Run a fake Chatwoot, with one account, bot and inbox, until stopped.
+    Chatwoot(ChatwootFlags),
     /// Play a customer's conversation through the real gateway, with fakes around it.
     Demo(demo::Options),
 }
@@ -54,10 +57,42 @@ struct LlmFlags {
     calls_max: usize,
 }
 
+#[derive(Debug, Args)]
+struct ChatwootFlags {
+    /// Port on 127.0.0.1; 0 takes a free one, which is printed.
+    #[arg(long, default_value_t = 13_000)]
+    port: u16,
+    /// Where the bot's webhooks go, path included; may be set later over /control/outgoing_url.
+    #[arg(long, value_name = "URL")]
+    gateway_url: Option<String>,
+    /// The bot's access token.
+    #[arg(long, env = "RELAIS_LOAD_BOT_TOKEN", hide_env_values = true, default_value = "fake-bot-token")]
+    bot_token: String,
+    /// What signs the bot's webhooks; without it they are unsigned.
+    #[arg(long, env = "RELAIS_LOAD_SECRET", hide_env_values = true)]
+    secret: Option<String>,
+    /// An administrator's access token.
+    #[arg(long, env = "RELAIS_LOAD_USER_TOKEN", hide_env_values = true, default_value = "fake-user-token")]
+    user_token: String,
+    /// The account's id.
+    #[arg(long, default_value_t = 1)]
+    account: u64,
+    /// The bot's id.
+    #[arg(long, default_value_t = 7)]
+    bot: u64,
+    /// Seed of ids and of everything left to chance.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Limit REST calls to 3,000 a minute, as Chatwoot does.
+    #[arg(long)]
+    limited: bool,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     match Flags::parse().command {
         Command::Llm(flags) => run_llm(flags).await,
+        Command::Chatwoot(flags) => run_chatwoot(flags).await,
         Command::Demo(options) => demo::run(options).await,
     }
 }
@@ -87,5 +122,33 @@ async fn run_llm(flags: LlmFlags) -> anyhow::Result<ExitCode> {
     )?;
     stopped.await;
     llm.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_chatwoot(flags: ChatwootFlags) -> anyhow::Result<ExitCode> {
+    let options = chatwoot::RunOptions {
+        port: flags.port,
+        gateway_url: flags.gateway_url,
+        bot_token: flags.bot_token,
+        secret: flags.secret,
+        user_token: flags.user_token,
+        account_id: flags.account,
+        bot_id: flags.bot,
+        seed: flags.seed,
+        limited: flags.limited,
+    };
+    let stopped = stop_signal()?;
+    let announce = |fake: &chatwoot::FakeChatwoot| {
+        let url = fake.url();
+        // Whoever started us may have closed our output; we serve all the same.
+        drop(writeln!(io::stdout(), "Fake Chatwoot listening on {url} (steer and watch: {url}/control/...)."));
+    };
+    tokio::select! {
+        // It ends only when it cannot start.
+        run = chatwoot::run(options, announce) => {
+            run.with_context(|| format!("starting on port {}", flags.port))?;
+        }
+        () = stopped => {}
+    }
     Ok(ExitCode::SUCCESS)
 }

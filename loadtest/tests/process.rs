@@ -70,7 +70,14 @@ async fn a_taken_port_is_an_error_that_names_it() {
 async fn a_demo_whose_gateway_dies_says_so_and_leaves_nothing_running() {
     let dir = tempfile::tempdir().unwrap();
     let gateway = dir.path().join("gateway");
-    std::fs::write(&gateway, "#!/bin/sh\necho \"cannot read $2\"\nexit 7\n").unwrap();
+    // Dies once the fakes are up, so that there is something to stop.
+    let script = r#"#!/bin/sh
+logs="$(dirname "$2")"
+until grep -q listening "$logs/fake-llm.log" && grep -q listening "$logs/fake-chatwoot.log"; do sleep 0.05; done
+echo "cannot read $2"
+exit 7
+"#;
+    std::fs::write(&gateway, script).unwrap();
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     std::fs::set_permissions(&gateway, executable).unwrap();
     let mut command = relais_load(&["demo", "--once", "--relais", gateway.to_str().unwrap()]);
@@ -88,7 +95,9 @@ async fn a_demo_whose_gateway_dies_says_so_and_leaves_nothing_running() {
 
 #[tokio::test]
 async fn a_demo_without_a_gateway_says_where_it_looked() {
-    let output = output(&mut relais_load(&["demo", "--once", "--relais", "/nowhere/relais"])).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = relais_load(&["demo", "--once", "--relais", "/nowhere/relais"]);
+    let output = output(command.env("TMPDIR", dir.path())).await;
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("/nowhere/relais"), "{said}");

@@ -64,7 +64,7 @@ impl Show {
     }
 
     pub(super) fn plain(&self, text: &str) -> io::Result<()> {
-        self.line("0", text)
+        writeln!(io::stdout(), "{text}")
     }
 
     /// One line of the conversation; further lines of a text are indented under the first.

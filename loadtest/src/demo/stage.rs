@@ -99,14 +99,17 @@ impl Stage {
     fn config(&self) -> String {
         let Ports { public, admin, chatwoot, .. } = self.ports;
         let dir = self.dir.path().display();
-        let Self { api_key, bot_token, webhook_secret, llm_key, llm_url, model, .. } = self;
+        let Self { api_key, bot_token, webhook_secret, .. } = self;
+        // A string of JSON is a string of TOML.
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let (llm_url, llm_key, model) = (quoted(&self.llm_url), quoted(&self.llm_key), quoted(&self.model));
         let model_agent = format!(
             r#"
 [[agent]]
 id = "model"
 kind = "openai"
 upstream = "main"
-model = "{model}"
+model = {model}
 system_prompt = "file:{dir}/system_prompt.md"
 "#
         );
@@ -121,8 +124,8 @@ dir = "{dir}/data"
 
 [[upstream]]
 name = "main"
-base_url = "{llm_url}"
-api_key = "{llm_key}"
+base_url = {llm_url}
+api_key = {llm_key}
 models = ["*"]
 
 [[agent]]

@@ -199,7 +199,7 @@ pub enum FaultKind {
         /// k.
         tokens: u64,
     },
-    /// An error event after k tokens, then the end (streams only).
+    /// An error event after k tokens, then the end. A unary answer breaks half-way.
     ErrorAfter {
         /// k.
         tokens: u64,

@@ -1,0 +1,3 @@
+//! Who is asking and who pays: an API key, or a Chatwoot's signature. Nothing else is believed.
+
+pub mod api_key;

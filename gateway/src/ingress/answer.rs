@@ -1,0 +1,224 @@
+//! A streamed answer as a body: pulls chunks from the upstream, passes them on, and keeps the books to the end.
+//!
+//! It owns the reservation and the trace, so that whichever end comes first (the upstream's, the budget's, a
+//! deadline, the client's leaving, which drops it) settles once. Dropping the upstream's body cancels the upstream:
+//! on HTTP/1 its connection closes, on HTTP/2 its stream is reset.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use crate::Gateway;
+use crate::error::{Error, Reason};
+use crate::http::body::{Body, BodyError};
+use crate::http::respond::{self, X_REQUEST_ID};
+use crate::ingress::budget::{Budget, Growth};
+use crate::ingress::trace::Trace;
+use crate::llm::stream::{Stream, error_event};
+use crate::llm::upstream::Upstream;
+use crate::llm::usage::Usage;
+use crate::metrics::Outcome;
+
+/// After `[DONE]` the upstream has this long to end its body, so that the connection can be used again.
+const TAIL_WAIT: Duration = Duration::from_millis(500);
+/// Tells nginx and its kin not to hold the stream back.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// One streamed answer.
+pub(super) struct Answer {
+    /// `None` once the upstream has ended or was cancelled.
+    upstream_body: Option<Incoming>,
+    stream: Stream,
+    books: Option<Books>,
+    timer: Pin<Box<Sleep>>,
+    stall: Duration,
+    last_moment: Instant,
+}
+
+/// What is settled at the end.
+struct Books {
+    budget: Budget,
+    trace: Trace,
+    upstream: Arc<Upstream>,
+    body_bytes: usize,
+}
+
+impl Answer {
+    /// The upstream's head is there and says that a stream follows.
+    pub(super) fn begin(
+        gateway: &Gateway,
+        trace: &mut Trace,
+        budget: Budget,
+        upstream: &Arc<Upstream>,
+        response: Response<Incoming>,
+        include_usage: bool,
+        body_bytes: usize,
+    ) -> Response<Body> {
+        let config = gateway.config();
+        let now = Instant::now();
+        let stall = config.timeouts.stall;
+        let last_moment = now + config.timeouts.total;
+        let content_type = response.headers().get(CONTENT_TYPE).cloned();
+        let request_id = trace.request_id();
+        let standing = trace.standing();
+        let answer = Self {
+            upstream_body: Some(response.into_body()),
+            stream: Stream::new(config.limits.upstream_frame_bytes_max, include_usage),
+            books: Some(Books { budget, trace: trace.hand_over(), upstream: Arc::clone(upstream), body_bytes }),
+            timer: Box::pin(tokio::time::sleep_until((now + stall).min(last_moment))),
+            stall,
+            last_moment,
+        };
+        let mut out = Response::new(Body::Stream(Box::pin(answer)));
+        let headers = out.headers_mut();
+        headers.insert(CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("text/event-stream")));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        headers.insert(X_REQUEST_ID, request_id.header());
+        if let Some(standing) = standing {
+            standing.write(headers);
+        }
+        out
+    }
+
+    /// A chunk has come. Gives what the client sees of it.
+    fn passed(&mut self, chunk: Bytes) -> Bytes {
+        match self.stream.push(chunk) {
+            Ok(out) => {
+                let output = self.stream.output();
+                let Some(books) = self.books.as_mut() else { return out };
+                if !self.stream.is_done() && books.budget.grow(output) == Growth::Spent {
+                    let usage = Usage { output, ..self.stream.told().unwrap_or_default() };
+                    let end = self.stream.cut_off(usage);
+                    self.upstream_body = None;
+                    self.settle(Outcome::Ok);
+                    return if out.is_empty() { end } else { [out, end].concat().into() };
+                }
+                if self.stream.is_done() {
+                    self.settle(Outcome::Ok);
+                    self.timer.as_mut().reset(Instant::now() + TAIL_WAIT);
+                }
+                out
+            }
+            Err(error) => {
+                let error = Error::new(Reason::UpstreamFailed, "The model's answer cannot be read.").caused_by(error);
+                self.broken(&error)
+            }
+        }
+    }
+
+    /// The upstream has ended.
+    fn ended(&mut self) -> Option<Bytes> {
+        self.upstream_body = None;
+        let rest = self.stream.finish();
+        if self.stream.is_done() || self.books.is_none() {
+            self.settle(Outcome::Ok);
+            return rest;
+        }
+        // No `[DONE]`: some servers end like that after their usage; without it the answer is not whole.
+        if self.stream.told().is_some() {
+            self.settle(Outcome::Ok);
+            return rest;
+        }
+        Some(self.broken(&Error::new(Reason::UpstreamFailed, "The model's answer broke off.")))
+    }
+
+    /// The answer cannot go on: one error event, and no `[DONE]`.
+    fn broken(&mut self, error: &Error) -> Bytes {
+        self.upstream_body = None;
+        if let Some(books) = self.books.as_mut() {
+            books.trace.refused(error);
+        }
+        self.settle(Outcome::Upstream);
+        error_event(&respond::openai_body(error))
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        let Some(Books { budget, mut trace, upstream, body_bytes }) = self.books.take() else { return };
+        let told = self.stream.told();
+        if let Some(usage) = told {
+            upstream.learn(body_bytes, usage.input);
+        }
+        let output = self.stream.output();
+        if told.is_none() && output == 0 && outcome == Outcome::Upstream {
+            // It failed before it produced anything.
+            budget.release();
+        } else {
+            trace.used(budget.settle(told, output).0);
+        }
+        trace.finish(StatusCode::OK, outcome);
+    }
+
+    fn out(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(books) = self.books.as_mut() {
+            books.trace.streamed(bytes.len());
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        loop {
+            let Some(body) = this.upstream_body.as_mut() else { return Poll::Ready(None) };
+            match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Ok(chunk) = frame.into_data() else { continue };
+                    if !this.stream.is_done() {
+                        let next = (Instant::now() + this.stall).min(this.last_moment);
+                        this.timer.as_mut().reset(next);
+                    }
+                    let out = this.passed(chunk);
+                    if !out.is_empty() {
+                        return this.out(out);
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    if this.stream.is_done() {
+                        this.upstream_body = None;
+                        return Poll::Ready(None);
+                    }
+                    let error = Error::new(Reason::UpstreamFailed, "The model's answer broke off.").caused_by(error);
+                    let event = this.broken(&error);
+                    return this.out(event);
+                }
+                Poll::Ready(None) => match this.ended() {
+                    Some(rest) => return this.out(rest),
+                    None => return Poll::Ready(None),
+                },
+                Poll::Pending => {
+                    if this.timer.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    if this.stream.is_done() {
+                        this.upstream_body = None;
+                        return Poll::Ready(None);
+                    }
+                    let event =
+                        this.broken(&Error::new(Reason::UpstreamTimeout, "The model stopped answering in the middle."));
+                    return this.out(event);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // Only a client that left gets here with open books: every other end has settled.
+        self.upstream_body = None;
+        self.settle(Outcome::ClientLeft);
+    }
+}

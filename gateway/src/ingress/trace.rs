@@ -1,0 +1,237 @@
+//! What is known of one request while it is served, and its one line in the log and in the metrics at the end.
+//!
+//! It is finished exactly once: by the answer's end, by a failure, or by being dropped, which means that the client
+//! left. It holds no text of the request.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
+
+use crate::admission::{Denied, Standing, Use};
+use crate::error::{Error, Fault, Reason};
+use crate::http::body::Body;
+use crate::http::request_id::RequestId;
+use crate::http::respond::X_REQUEST_ID;
+use crate::metrics::{Outcome, RouteMetrics};
+use crate::policy::KeyState;
+use crate::telemetry::AccessRecord;
+use crate::{Gateway, Route};
+
+/// One request's trace.
+#[derive(Debug)]
+pub struct Trace {
+    open: Option<Open>,
+    request_id: RequestId,
+    standing: Option<Standing>,
+}
+
+#[derive(Debug)]
+struct Open {
+    gateway: Arc<Gateway>,
+    route: Route,
+    method: Method,
+    started: Instant,
+    upstream_wait: Duration,
+    first_token: Option<Duration>,
+    key: Option<Arc<KeyState>>,
+    tenant: Option<Arc<str>>,
+    upstream: Option<Arc<str>>,
+    status: StatusCode,
+    reason: Option<Reason>,
+    used: Use,
+    bytes_in: u64,
+    bytes_out: u64,
+    peer: SocketAddr,
+    stream: bool,
+}
+
+impl Trace {
+    /// A request has come.
+    pub fn begin<B: http_body::Body>(
+        gateway: &Arc<Gateway>,
+        route: Route,
+        peer: SocketAddr,
+        request: &Request<B>,
+    ) -> Self {
+        gateway.route_metrics(route).in_flight.inc();
+        Self {
+            request_id: gateway.request_ids.next(),
+            standing: None,
+            open: Some(Open {
+                gateway: Arc::clone(gateway),
+                route,
+                method: request.method().clone(),
+                started: Instant::now(),
+                upstream_wait: Duration::ZERO,
+                first_token: None,
+                key: None,
+                tenant: None,
+                upstream: None,
+                status: StatusCode::OK,
+                reason: None,
+                used: Use::default(),
+                bytes_in: request.body().size_hint().lower(),
+                bytes_out: 0,
+                peer,
+                stream: false,
+            }),
+        }
+    }
+
+    /// Its id.
+    pub fn request_id(&self) -> RequestId {
+        self.request_id
+    }
+
+    /// What the caller has left, once known.
+    pub fn standing(&self) -> Option<Standing> {
+        self.standing
+    }
+
+    /// What the caller has left.
+    pub fn stands(&mut self, standing: Standing) {
+        self.standing = Some(standing);
+    }
+
+    /// A limit said no: what is left goes into the answer's headers.
+    pub fn denied(&mut self, denied: Denied) -> Error {
+        self.standing = Some(denied.standing);
+        denied.into()
+    }
+
+    /// Who asks.
+    pub fn caller(&mut self, key: &Arc<KeyState>) {
+        if let Some(open) = &mut self.open {
+            open.tenant = Some(Arc::clone(&key.tenant.id));
+            open.key = Some(Arc::clone(key));
+        }
+    }
+
+    /// Whose delivery it is.
+    pub fn tenant(&mut self, tenant: &Arc<str>) {
+        if let Some(open) = &mut self.open {
+            open.tenant = Some(Arc::clone(tenant));
+        }
+    }
+
+    /// Who answers.
+    pub fn upstream(&mut self, name: &Arc<str>) {
+        if let Some(open) = &mut self.open {
+            open.upstream = Some(Arc::clone(name));
+        }
+    }
+
+    /// Time spent waiting for the upstream.
+    pub fn waited(&mut self, wait: Duration) {
+        if let Some(open) = &mut self.open {
+            open.upstream_wait += wait;
+        }
+    }
+
+    /// A piece of a streamed answer leaves.
+    pub fn streamed(&mut self, bytes: usize) {
+        if let Some(open) = &mut self.open {
+            open.stream = true;
+            open.bytes_out += bytes as u64;
+            open.first_token.get_or_insert_with(|| open.started.elapsed());
+        }
+    }
+
+    /// What the call used.
+    pub fn used(&mut self, used: Use) {
+        if let Some(open) = &mut self.open {
+            open.used = used;
+        }
+    }
+
+    /// Why it is not served. An inner cause is logged here, once.
+    pub fn refused(&mut self, error: &Error) {
+        let Some(open) = &mut self.open else { return };
+        open.reason = Some(error.reason);
+        open.gateway.metrics.denied(error.reason);
+        if error.reason.fault() != Fault::Client {
+            let request_id = self.request_id;
+            tracing::warn!(%request_id, reason = error.reason.code(), cause = error.causes(), "{}", error.message);
+        }
+    }
+
+    /// An answer that is all there leaves now; a streamed one takes the trace with it and finishes it itself.
+    pub fn answered(mut self, mut response: Response<Body>) -> Response<Body> {
+        response.headers_mut().insert(X_REQUEST_ID, self.request_id.header());
+        if let Some(standing) = self.standing {
+            standing.write(response.headers_mut());
+        }
+        if let Some(open) = &mut self.open {
+            open.bytes_out = response.body().size_hint().lower();
+        }
+        let outcome = if response.status().is_client_error() { Outcome::Client } else { Outcome::Ok };
+        self.finish(response.status(), outcome);
+        response
+    }
+
+    /// For a body that outlives the handler: what is left behind does nothing more.
+    #[must_use]
+    pub fn hand_over(&mut self) -> Self {
+        Self { open: self.open.take(), request_id: self.request_id, standing: self.standing }
+    }
+
+    /// The end.
+    pub fn finish(&mut self, status: StatusCode, outcome: Outcome) {
+        let Some(mut open) = self.open.take() else { return };
+        open.status = status;
+        open.close(self.request_id, outcome);
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.close(self.request_id, Outcome::ClientLeft);
+        }
+    }
+}
+
+impl Open {
+    fn close(self, request_id: RequestId, outcome: Outcome) {
+        let total = self.started.elapsed();
+        let metrics: &RouteMetrics = self.gateway.route_metrics(self.route);
+        metrics.in_flight.dec();
+        metrics.finished(outcome);
+        if self.stream {
+            if let Some(first_token) = self.first_token {
+                metrics.first_token.observe(first_token.as_secs_f64());
+            }
+        } else {
+            metrics.overhead.observe(total.saturating_sub(self.upstream_wait).as_secs_f64());
+        }
+        let tokens = &self.gateway.metrics.tokens;
+        tokens.input.inc_by(self.used.input);
+        tokens.cached.inc_by(self.used.cached);
+        tokens.output.inc_by(self.used.output);
+        if self.used.estimated {
+            tokens.estimated.inc();
+        }
+        self.gateway.access_log.record(AccessRecord {
+            request_id,
+            route: self.route.name(),
+            method: self.method,
+            // A client that left before its answer's head has seen no status.
+            status: if outcome == Outcome::ClientLeft && !self.stream { 0 } else { self.status.as_u16() },
+            outcome,
+            reason: self.reason,
+            tenant_id: self.tenant,
+            key_name: self.key.map(|key| Arc::clone(&key.key.name)),
+            upstream: self.upstream,
+            tokens_in: self.used.input,
+            tokens_out: self.used.output,
+            total,
+            upstream_wait: self.upstream_wait,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            client: Some(self.peer.ip()),
+        });
+    }
+}

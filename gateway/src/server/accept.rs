@@ -1,0 +1,159 @@
+//! Sockets: binding them, accepting from them, and stopping.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::server::connection;
+use crate::server::tls::Tls;
+use crate::{Core, Gateway};
+
+/// Connections the kernel holds while we are busy. Chatwoot does not retry a refused one.
+const BACKLOG: i32 = 4_096;
+/// Pause after a failed accept (no descriptors left): long enough not to spin, short enough not to matter.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bound sockets, not yet served.
+#[derive(Debug)]
+pub struct Listeners {
+    /// One per worker, all on one port.
+    pub public: Vec<StdListener>,
+    /// The admin listener.
+    pub admin: StdListener,
+}
+
+/// What stopping means at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Serve.
+    No,
+    /// Accept nothing more, finish what is open.
+    Drain,
+}
+
+/// Binds the public address `workers` times and the admin address once. Port 0 picks a free one, the same for all.
+pub fn bind(public: SocketAddr, admin: SocketAddr, workers: usize) -> io::Result<Listeners> {
+    let first = listen(public)?;
+    let address = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..workers.max(1) {
+        listeners.push(listen(address)?);
+    }
+    Ok(Listeners { public: listeners, admin: listen(admin)? })
+}
+
+fn listen(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Which listener a connection came in by.
+#[derive(Debug, Clone)]
+pub enum Worker {
+    /// `/v1` and webhooks.
+    Public(Option<Tls>),
+    /// Metrics, health and operations.
+    Admin,
+}
+
+/// Serves one listener on the current runtime until told to stop; then waits for open connections, at most the
+/// drain time, and cuts what is left.
+pub async fn serve(
+    gateway: Arc<Gateway>,
+    core: Arc<Core>,
+    listener: StdListener,
+    worker: Worker,
+    mut stop: watch::Receiver<Stop>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let open = Arc::new(AtomicUsize::new(0));
+    let (all_closed, mut closed) = watch::channel(());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop != Stop::No) => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // ECONNABORTED and its kin concern one connection; EMFILE concerns all, and needs a pause.
+                tracing::warn!(%error, "A connection was not accepted.");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(seat) = Seat::take(&gateway, &open, &worker) else {
+            gateway.metrics.connections_refused.inc();
+            continue;
+        };
+        let served =
+            connection::serve(Arc::clone(&gateway), Arc::clone(&core), socket, peer, worker.clone(), stop.clone());
+        let all_closed = all_closed.clone();
+        tokio::spawn(async move {
+            served.await;
+            drop(seat);
+            // Nobody waits for this until the drain.
+            let _ = all_closed.send(());
+        });
+    }
+    drop(listener);
+    let drained = async {
+        while open.load(Ordering::Acquire) > 0 {
+            if closed.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(gateway.config().timeouts.drain, drained).await.is_err() {
+        tracing::warn!(
+            connections = open.load(Ordering::Acquire),
+            "Connections were cut at the end of the drain time."
+        );
+    }
+    Ok(())
+}
+
+/// A place among the open connections; leaves when dropped.
+struct Seat {
+    gateway: Arc<Gateway>,
+    open: Arc<AtomicUsize>,
+    public: bool,
+}
+
+impl Seat {
+    fn take(gateway: &Arc<Gateway>, open: &Arc<AtomicUsize>, worker: &Worker) -> Option<Self> {
+        let public = matches!(worker, Worker::Public(_));
+        if public {
+            let most = gateway.config().limits.connections_max;
+            if gateway.connections.fetch_add(1, Ordering::AcqRel) >= most {
+                gateway.connections.fetch_sub(1, Ordering::AcqRel);
+                return None;
+            }
+            gateway.metrics.connections.inc();
+        }
+        open.fetch_add(1, Ordering::AcqRel);
+        Some(Self { gateway: Arc::clone(gateway), open: Arc::clone(open), public })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        if self.public {
+            self.gateway.connections.fetch_sub(1, Ordering::AcqRel);
+            self.gateway.metrics.connections.dec();
+        }
+    }
+}
