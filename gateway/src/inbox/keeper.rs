@@ -101,14 +101,16 @@ impl Keeper {
     }
 
     fn gauges(&self, db: &Connection) -> bool {
-        match reader::oldest_ms(db) {
-            Ok(oldest) => {
+        let read = reader::oldest_ms(db).and_then(|oldest| Ok((oldest, reader::handoffs_waiting(db)?)));
+        match read {
+            Ok((oldest, handoffs_waiting)) => {
                 let age_ms = oldest.map_or(0, |at| self.clock.now_ms().saturating_sub(at).max(0));
                 self.metrics.inbox.oldest_age_seconds.set(age_ms / 1000);
+                self.metrics.relay.handoffs_waiting.set(handoffs_waiting);
                 true
             }
             Err(error) => {
-                warn!(%error, "Age of the oldest delivery not read.");
+                warn!(%error, "Gauges of the inbox not read.");
                 false
             }
         }

@@ -292,7 +292,12 @@ impl Inbox {
         self.read(conversation, move |db| reader::transcript(db, conversation, limit)).await
     }
 
-    /// Makes durable what a turn will post; its first post is in state *sending* when this returns.
+    /// The turn of a conversation that is open, if any.
+    pub async fn open_turn(&self, conversation: ConversationRow) -> Result<Option<OpenTurn>, InboxError> {
+        self.read(conversation, move |db| reader::open_turn(db, conversation)).await
+    }
+
+    /// Makes durable what a turn will post.
     pub async fn plan(&self, plan: Plan) -> Result<(), InboxError> {
         self.write(Write::Plan(plan)).await.map(drop)
     }
@@ -311,6 +316,11 @@ impl Inbox {
     /// A post is left out for good.
     pub async fn skipped(&self, turn: Uuid, part: u32) -> Result<(), InboxError> {
         self.write(Write::Skipped { turn, part }).await.map(drop)
+    }
+
+    /// A post that was about to be sent was certainly not.
+    pub async fn unsent(&self, turn: Uuid, part: u32) -> Result<(), InboxError> {
+        self.write(Write::Unsent { turn, part }).await.map(drop)
     }
 
     /// Ends deliveries, and a turn, with everything that follows from it, in one transaction.

@@ -136,16 +136,16 @@ fn stored(row: &Row<'_>, seq: i64, key: &ConversationKey) -> Option<Stored> {
     })
 }
 
-fn open_turn(db: &Connection, conversation: ConversationRow) -> Result<Option<OpenTurn>, rusqlite::Error> {
+pub(super) fn open_turn(db: &Connection, conversation: ConversationRow) -> Result<Option<OpenTurn>, rusqlite::Error> {
     let found = db
         .prepare_cached(
-            "SELECT id, upto_message_id, known_message_id, handoff, deferrals FROM turns
+            "SELECT id, upto_seq, known_message_id, handoff, deferrals FROM turns
              WHERE conversation = ?1 AND outcome IS NULL",
         )?
         .query_row([conversation.0], |row| {
             Ok(OpenTurn {
                 id: Uuid::from_bytes(row.get(0)?),
-                upto_message_id: row.get::<_, i64>(1)?.cast_unsigned(),
+                upto_seq: row.get(1)?,
                 known_message_id: row.get::<_, i64>(2)?.cast_unsigned(),
                 handoff: row.get(3)?,
                 deferrals: row.get(4)?,
@@ -240,4 +240,10 @@ pub(super) fn pending(db: &Connection) -> Result<u64, rusqlite::Error> {
 /// When the oldest unfinished delivery arrived: Unix ms.
 pub(super) fn oldest_ms(db: &Connection) -> Result<Option<i64>, rusqlite::Error> {
     db.prepare_cached("SELECT min(received_at_ms) FROM deliveries WHERE state = 0")?.query_row([], |row| row.get(0))
+}
+
+/// Turns that hand over and were put off at least once.
+pub(super) fn handoffs_waiting(db: &Connection) -> Result<i64, rusqlite::Error> {
+    db.prepare_cached("SELECT count(*) FROM turns WHERE outcome IS NULL AND handoff IS NOT NULL AND deferrals > 0")?
+        .query_row([], |row| row.get(0))
 }

@@ -258,8 +258,8 @@ pub(super) fn post_sum(turn: Uuid, part: u32, kind: &str, text: &str) -> [u8; 16
 pub struct OpenTurn {
     /// Its id, which our messages carry.
     pub id: Uuid,
-    /// Newest customer message it answers.
-    pub upto_message_id: u64,
+    /// It answers the deliveries up to this one.
+    pub upto_seq: i64,
     /// Newest message of the conversation we knew when it was planned: what came later may be ours.
     pub known_message_id: u64,
     /// It hands the conversation to a human, for this reason: after its posts, open it.

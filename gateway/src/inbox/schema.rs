@@ -53,7 +53,7 @@ CREATE TABLE turns (
   seq INTEGER PRIMARY KEY,
   id BLOB NOT NULL UNIQUE,
   conversation INTEGER NOT NULL REFERENCES conversations (id),
-  upto_message_id INTEGER NOT NULL,
+  upto_seq INTEGER NOT NULL,
   known_message_id INTEGER NOT NULL,
   handoff TEXT,
   deferrals INTEGER NOT NULL DEFAULT 0,

@@ -163,9 +163,10 @@ async fn a_turn_is_durable_step_by_step() {
     let plan = Plan {
         conversation: row,
         turn,
-        upto_message_id: 10,
+        upto_seq: 1,
         known_message_id: 12,
         handoff: None,
+        send_now: true,
         posts: vec![(PostKind::Reply, "one".into()), (PostKind::Reply, "two".into())],
         now_ms: NOW,
     };
@@ -176,6 +177,10 @@ async fn a_turn_is_durable_step_by_step() {
     };
     let (_, loaded) = only(&inbox).await;
     assert_eq!(states(&loaded), [(0, "one".into(), PostState::Sending(NOW)), (1, "two".into(), PostState::Planned)]);
+    inbox.unsent(turn, 0).await.unwrap();
+    assert_eq!(states(&only(&inbox).await.1)[0].2, PostState::Planned);
+    inbox.sending(turn, 0).await.unwrap();
+    assert_eq!(states(&only(&inbox).await.1)[0].2, PostState::Sending(NOW));
     inbox.posted(turn, 0, 13, Some(1)).await.unwrap();
     drop(inbox);
 

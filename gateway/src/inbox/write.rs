@@ -19,6 +19,7 @@ pub(super) enum Write {
     Sending { turn: Uuid, part: u32, now_ms: i64 },
     Posted { turn: Uuid, part: u32, message_id: u64, next: Option<u32>, now_ms: i64 },
     Skipped { turn: Uuid, part: u32 },
+    Unsent { turn: Uuid, part: u32 },
     Finish(Finish),
     Defer { conversation: ConversationRow, not_before_ms: i64 },
     Quarantine { seqs: Vec<i64>, now_ms: i64 },
@@ -34,12 +35,14 @@ pub struct Plan {
     pub conversation: ConversationRow,
     /// The turn's id, which our messages carry.
     pub turn: Uuid,
-    /// Newest customer message it answers.
-    pub upto_message_id: u64,
+    /// It answers the deliveries up to this one.
+    pub upto_seq: i64,
     /// Newest message of the conversation that we know: what comes later may be ours.
     pub known_message_id: u64,
     /// Why a human takes over, if that is what it does.
     pub handoff: Option<String>,
+    /// The first post is sent as soon as this is durable, so it is *sending* by the same sync.
+    pub send_now: bool,
     /// What to post, in order.
     pub posts: Vec<(PostKind, String)>,
     /// Unix ms.
@@ -106,6 +109,11 @@ pub(super) fn apply(db: &Connection, write: &Write) -> Result<Written, rusqlite:
                 .execute(params![turn.as_bytes(), part])?;
             Ok(Written::Done)
         }
+        Write::Unsent { turn, part } => {
+            db.prepare_cached("UPDATE posts SET state = 0 WHERE turn = ?1 AND part = ?2 AND state = 1")?
+                .execute(params![turn.as_bytes(), part])?;
+            Ok(Written::Done)
+        }
         Write::Finish(finish) => self::finish(db, finish),
         Write::Defer { conversation, not_before_ms } => defer(db, *conversation, *not_before_ms),
         Write::Quarantine { seqs, now_ms } => quarantine(db, seqs, *now_ms),
@@ -156,14 +164,14 @@ fn conversation_row(db: &Connection, key: &ConversationKey, now_ms: i64) -> Resu
 fn plan(db: &Connection, plan: &Plan) -> Result<Written, rusqlite::Error> {
     let turn = plan.turn.as_bytes();
     db.prepare_cached(
-        "INSERT INTO turns (id, conversation, upto_message_id, known_message_id, handoff, planned_at_ms)
+        "INSERT INTO turns (id, conversation, upto_seq, known_message_id, handoff, planned_at_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (id) DO UPDATE SET handoff = excluded.handoff, known_message_id = excluded.known_message_id",
     )?
     .execute(params![
         turn,
         plan.conversation.0,
-        plan.upto_message_id.cast_signed(),
+        plan.upto_seq,
         plan.known_message_id.cast_signed(),
         plan.handoff,
         plan.now_ms,
@@ -182,8 +190,7 @@ fn plan(db: &Connection, plan: &Plan) -> Result<Written, rusqlite::Error> {
             kind.as_str(),
             text,
             post_sum(plan.turn, part, kind.as_str(), text),
-            // The first one is sent as soon as this is durable: one sync for both.
-            i64::from(part == first),
+            i64::from(plan.send_now && part == first),
             plan.now_ms,
         ])?;
     }
