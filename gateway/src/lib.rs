@@ -14,6 +14,7 @@ pub mod auth;
 pub mod policy;
 
 pub mod admission;
+pub mod chatwoot;
 pub mod llm;
 
 pub mod inbox;
@@ -22,6 +23,7 @@ pub mod config;
 pub mod http;
 
 pub mod clock;
+pub mod conversation;
 pub mod error;
 pub mod metrics;
 pub mod telemetry;
