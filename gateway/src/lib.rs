@@ -15,6 +15,7 @@ pub mod policy;
 
 pub mod admission;
 pub mod chatwoot;
+pub mod handoff;
 pub mod llm;
 
 pub mod inbox;
