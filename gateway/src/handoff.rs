@@ -159,7 +159,7 @@ pub fn note(reason: HandoffReason, summary: &Summary<'_>) -> String {
     let mut wants: Vec<&Utterance> = customer.rev().take(QUOTED_MAX).collect();
     wants.reverse();
     lines.extend(wants.iter().map(|said| format!("Customer wrote: {}", quote(&said.text, QUOTE_CHARS_MAX))));
-    match summary.history.iter().filter(|said| said.from == Speaker::Agent).next_back() {
+    match summary.history.iter().rfind(|said| said.from == Speaker::Agent) {
         Some(said) => lines.push(format!("Last automatic reply: {}", quote(&said.text, QUOTE_CHARS_MAX))),
         None => lines.push("No automatic reply was given.".to_owned()),
     }

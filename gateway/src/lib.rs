@@ -14,6 +14,7 @@ pub mod auth;
 pub mod policy;
 
 pub mod admission;
+pub mod agent;
 pub mod chatwoot;
 pub mod handoff;
 pub mod llm;
@@ -56,8 +57,18 @@ use crate::telemetry::{AccessLog, AccessLogWriter, TelemetryError};
 pub enum Route {
     /// `POST /v1/chat/completions`
     Chat,
+    /// `POST /v1/responses`
+    Responses,
+    /// `POST /v1/completions`
+    Completions,
+    /// `POST /v1/embeddings`
+    Embeddings,
     /// `GET /v1/models`, `GET /v1/models/{id}`
     Models,
+    /// `GET /v1/limits`
+    Limits,
+    /// `GET /openapi.json`
+    OpenApi,
     /// `POST /chatwoot/{tenant}`, `POST /chatwoot/{tenant}/{path_token}`
     Webhook,
     /// Anything else.
@@ -65,13 +76,28 @@ pub enum Route {
 }
 
 impl Route {
-    const ALL: [Self; 4] = [Self::Chat, Self::Models, Self::Webhook, Self::Unknown];
+    const ALL: [Self; 9] = [
+        Self::Chat,
+        Self::Responses,
+        Self::Completions,
+        Self::Embeddings,
+        Self::Models,
+        Self::Limits,
+        Self::OpenApi,
+        Self::Webhook,
+        Self::Unknown,
+    ];
 
     /// The label.
     pub fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat",
+            Self::Responses => "responses",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
             Self::Models => "models",
+            Self::Limits => "limits",
+            Self::OpenApi => "openapi",
             Self::Webhook => "webhook",
             Self::Unknown => "unknown",
         }
@@ -99,7 +125,7 @@ pub struct Gateway {
     pub access_log: AccessLog,
     /// The certificate; replaced on its own.
     tls: Option<Tls>,
-    routes: [RouteMetrics; 4],
+    routes: [RouteMetrics; Route::ALL.len()],
     draining: AtomicBool,
 }
 
@@ -124,10 +150,15 @@ impl Gateway {
 
     /// A route's metrics.
     pub fn route_metrics(&self, route: Route) -> &RouteMetrics {
-        let [chat, models, webhook, unknown] = &self.routes;
+        let [chat, responses, completions, embeddings, models, limits, openapi, webhook, unknown] = &self.routes;
         match route {
             Route::Chat => chat,
+            Route::Responses => responses,
+            Route::Completions => completions,
+            Route::Embeddings => embeddings,
             Route::Models => models,
+            Route::Limits => limits,
+            Route::OpenApi => openapi,
             Route::Webhook => webhook,
             Route::Unknown => unknown,
         }
@@ -139,7 +170,9 @@ impl Gateway {
     }
 
     /// Gauges that are cheaper to read when asked than to keep.
-    pub fn refresh_gauges(&self) {}
+    pub fn refresh_gauges(&self) {
+        self.upstreams.load().refresh_gauges(&self.metrics);
+    }
 }
 
 /// Why it does not start.
@@ -182,7 +215,7 @@ pub struct Running {
 /// Binds, starts every thread, and returns when it serves.
 pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
-    let upstreams = Upstreams::new(&config.upstreams, &metrics).map_err(StartError::Upstreams)?;
+    let upstreams = Upstreams::new(&config.upstreams, &clock, &metrics, None).map_err(StartError::Upstreams)?;
     let tls = config.listen.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?;
     let workers = if config.runtime.per_core { config.runtime.workers } else { 1 };
     let listeners = server::bind(config.listen.public, config.listen.admin, workers)

@@ -13,6 +13,6 @@ mod account;
 mod rate;
 mod standing;
 
-pub use account::{Account, Denied, KeyLimits, KeySlot, Permit, Reservation, Use};
+pub use account::{Account, Denied, KeyLimits, KeySlot, Overview, Permit, Reservation, Use};
 pub use rate::{Checked, Rate};
 pub use standing::{Standing, Window};

@@ -5,8 +5,11 @@
 //! neither knows Chatwoot, plans or quotas: who may be answered, how often it is tried again and what happens when
 //! all tries failed is the relay's.
 
-mod knowledge;
 mod openai;
+mod prompt;
+mod sanitise;
+
+pub mod knowledge;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

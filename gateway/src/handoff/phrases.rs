@@ -72,7 +72,6 @@ const SMALL: &[&str] = &[
     "one",
     "of",
     "your",
-    "my",
     "real",
     "actual",
     "live",
@@ -102,7 +101,6 @@ const SMALL: &[&str] = &[
     "reelle",
     "votre",
     "vos",
-    "mon",
     "autre",
     "vivante",
     "en",
@@ -136,11 +134,22 @@ const TRANSFER: &[&str] = &[
     "connectez",
     "orientez",
     "dirigez",
+    "mis",
+    "mise",
 ];
 const TRANSFERRED: &[&str] =
     &["me", "moi", "us", "nous", "this", "it", "conversation", "cela", "ca", "over", "through"];
 const TRANSFER_TO: &[&str] = &[
     "to", "with", "a", "au", "vers", "avec", "un", "une", "through", "over", "relation", "contact", "en", "on", "sur",
+    "in", "touch",
+];
+/// Whose, after a verb of contact only: `my manager` is somebody else's in most other sentences.
+const MINE: &[&str] = &["my", "mon", "ma"];
+/// Verbs before somebody who is to be fetched.
+const FETCH: &[&str] = &["passer", "passez", "passe"];
+/// What somebody is to do.
+const CALL_ME: &[&str] = &[
+    "call", "contact", "phone", "ring", "answer", "rappelle", "appelle", "contacte", "reponde", "rappeler", "repondre",
 ];
 /// Verbs and wishes that stand directly before a human.
 const WANT: &[&str] = &[
@@ -165,11 +174,10 @@ const WANT: &[&str] = &[
     "appeler",
     "avoir",
     "voir",
-    "passez",
-    "passe",
     "moi",
     "me",
     "exige",
+    "demand",
 ];
 /// Refusals, and the wishes they refuse.
 const REFUSE: &[&str] = &["dont", "not", "no", "never", "didnt", "pas", "jamais", "aucun", "aucune", "wont"];
@@ -203,6 +211,26 @@ const NOT_A_PERSON: &[&str] = &[
     "limit",
     "manual",
     "guide",
+];
+/// After a human who was only wished for: it is about something else.
+const ELSEWHERE: &[&str] = &[
+    "for",
+    "role",
+    "roles",
+    "of",
+    "in",
+    "de",
+    "d",
+    "du",
+    "plus",
+    "more",
+    "sur",
+    "demain",
+    "hier",
+    "tomorrow",
+    "yesterday",
+    "as",
+    "supplementaire",
 ];
 /// Politeness around a message that is nothing else.
 const POLITE: &[&str] = &[
@@ -270,20 +298,47 @@ pub fn asks_for_human(text: &str) -> bool {
 fn asks_at(words: &[&str], at: usize) -> bool {
     let (before, rest) = words.split_at(at);
     let Some((verb, after)) = rest.split_first() else { return false };
-    let asks = (TALK.contains(verb) && leads_to(after, TALK_BETWEEN, TALK_TO, true))
+    let asks = (TALK.contains(verb) && leads_to(after))
         || (TRANSFER.contains(verb) && is_handing_over(after))
-        || (WANT.contains(verb) && human_follows(after, false))
-        || (["is", "y"].contains(verb) && is_there(verb, after));
+        || (WANT.contains(verb) && wished_for(after))
+        || (FETCH.contains(verb) && human_follows(after, true))
+        || (["is", "are", "y"].contains(verb) && is_there(verb, after))
+        || is_to_call(verb, after);
     asks && !refused(before, verb)
 }
 
 /// `talk (please) to …`
-fn leads_to(after: &[&str], between: &[&str], prepositions: &[&str], someone: bool) -> bool {
-    let skipped = after.iter().take_while(|word| between.contains(word)).count();
+fn leads_to(after: &[&str]) -> bool {
+    let skipped = after.iter().take_while(|word| TALK_BETWEEN.contains(word)).count();
     match after.get(skipped..).unwrap_or_default().split_first() {
-        Some((preposition, rest)) => prepositions.contains(preposition) && human_follows(rest, someone),
+        Some((preposition, rest)) => TALK_TO.contains(preposition) && human_follows(rest, true),
         None => false,
     }
+}
+
+/// `need a human`, and not `need an agent for my business`.
+fn wished_for(after: &[&str]) -> bool {
+    let end = after.iter().position(|word| ELSEWHERE.contains(word) && !SMALL.contains(word)).unwrap_or(after.len());
+    let of = after.windows(2).any(|pair| matches!(pair, [human, "de" | "d" | "du" | "en"] if HUMANS.contains(human)));
+    end == after.len() && !of && human_follows(after, false)
+}
+
+/// `someone to call me`, `qu'un humain me réponde`
+fn is_to_call(who: &str, after: &[&str]) -> bool {
+    if matches!((who, after), ("rappelez", ["moi", ..])) {
+        return true;
+    }
+    let somebody = HUMANS.contains(&who) || ["someone", "somebody", "anyone", "un", "quelquun"].contains(&who);
+    let near = after.get(..after.len().min(4)).unwrap_or_default();
+    let calls = near.iter().position(|word| CALL_ME.contains(word));
+    let me = near.iter().position(|word| ["me", "m", "moi"].contains(word));
+    let between = |word: &&str| {
+        CALL_ME.contains(word)
+            || HUMANS.contains(word)
+            || ["me", "m", "moi", "to", "can", "please", "back"].contains(word)
+    };
+    let (Some(calls), Some(me)) = (calls, me) else { return false };
+    somebody && near.iter().take(calls.max(me)).all(between)
 }
 
 /// `transfer me to …`, `put me through to …`, `mettez-moi en relation avec …`, `passez-moi un …`
@@ -299,19 +354,23 @@ fn is_handing_over(after: &[&str]) -> bool {
     skipped > 0 && human_follows(rest.get(skipped..).unwrap_or_default(), true)
 }
 
-/// `is there a human (I can …)`, `y a-t-il un conseiller`
+/// `is there a human (I can …)`, `is anybody there`, `y a-t-il un conseiller`, `il y a quelqu'un`
 fn is_there(verb: &str, after: &[&str]) -> bool {
-    let rest = match (verb, after) {
-        ("is", ["there", rest @ ..]) | ("y", ["a", "t", "il", rest @ ..] | ["a", rest @ ..]) => rest,
-        _ => return false,
-    };
-    human_follows(rest, false)
+    match (verb, after) {
+        ("is", ["anybody" | "anyone" | "somebody" | "someone", "there" | "here"]) => true,
+        ("y", ["a", "quelquun"] | ["a", "quelqu", "un"] | ["a", "t", "il", "quelqu", "un"]) => true,
+        ("is" | "are", ["there", rest @ ..]) | ("y", ["a", "t", "il", rest @ ..] | ["a", rest @ ..]) => {
+            wished_for(rest)
+        }
+        _ => false,
+    }
 }
 
 /// Small words and then a human, who is not the first half of another thing.
 fn human_follows(words: &[&str], someone: bool) -> bool {
     let is_human = |word: &&str| HUMANS.contains(word) || (someone && SOMEONE.contains(word));
-    let skipped = words.iter().take_while(|word| SMALL.contains(word) && !is_last_human(words, word)).count();
+    let small = |word: &&str| SMALL.contains(word) || (someone && MINE.contains(word));
+    let skipped = words.iter().take_while(|word| small(word) && !is_last_human(words, word)).count();
     let Some(rest) = words.get(skipped..) else { return false };
     let (human, next) = match rest {
         [word, next @ ..] if is_human(word) => (true, next.first()),
@@ -336,8 +395,9 @@ fn refused(before: &[&str], verb: &str) -> bool {
 
 /// `human please`, `un conseiller svp`: nothing else in it.
 fn is_bare(words: &[&str]) -> bool {
-    let known = |word: &&str| HUMANS.contains(word) || SMALL.contains(word) || POLITE.contains(word);
-    let human = words.iter().any(|word| HUMANS.contains(word));
+    let known = |word: &&str| [HUMANS, SMALL, POLITE, &["client", "clients"]].iter().any(|kind| kind.contains(word));
+    let desk = words.contains(&"service") && ["customer", "client", "clients"].iter().any(|of| words.contains(of));
+    let human = desk || words.iter().any(|word| HUMANS.contains(word));
     let refused = words.first().is_some_and(|first| ["no", "not", "pas", "non"].contains(first));
     human && !refused && words.len() <= BARE_WORDS_MAX && words.iter().all(known)
 }

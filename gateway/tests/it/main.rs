@@ -5,4 +5,8 @@
 mod support;
 
 mod chat;
+mod endpoints;
+mod exact;
 mod reload;
+mod upstream_answers;
+mod upstreams;
