@@ -19,6 +19,8 @@ pub mod chatwoot;
 pub mod handoff;
 pub mod llm;
 
+pub mod inbox;
+
 pub mod config;
 pub mod http;
 
