@@ -141,6 +141,19 @@ pub struct RelayMetrics {
     pub turns_running: IntGauge,
 }
 
+/// The ledger's handles.
+#[derive(Debug)]
+pub struct LedgerMetrics {
+    /// Alerts given, by meter and level.
+    pub alerts: IntCounterVec,
+    /// Budget tokens charged and not on disk.
+    pub unflushed_tokens: IntGauge,
+    /// One transaction with its sync. Seconds.
+    pub flush: Histogram,
+    /// Transactions that failed, and checkpoints that were damaged.
+    pub errors: IntCounter,
+}
+
 /// All of it.
 #[derive(Debug)]
 pub struct Metrics {
@@ -160,6 +173,8 @@ pub struct Metrics {
     pub connections_refused: IntCounter,
     /// Access-log lines dropped because the writer could not keep up.
     pub access_log_dropped: IntCounter,
+    /// The ledger.
+    pub ledger: LedgerMetrics,
     /// The inbox.
     pub inbox: InboxMetrics,
     /// The relay.
@@ -216,6 +231,30 @@ impl Metrics {
             connections: gauge(r, "relais_connections", "Open connections on the public listener.")?,
             connections_refused: counter(r, "relais_connections_refused_total", "Connections over the limit.")?,
             access_log_dropped: counter(r, "relais_access_log_dropped_total", "Access-log lines dropped.")?,
+            ledger: LedgerMetrics {
+                alerts: counter_vec(
+                    r,
+                    "relais_quota_alerts_total",
+                    "Tenants that came to an alert level of a billing period.",
+                    &["meter", "level"],
+                )?,
+                unflushed_tokens: gauge(
+                    r,
+                    "relais_ledger_unflushed_tokens",
+                    "Budget tokens charged and not yet on disk.",
+                )?,
+                flush: histogram(
+                    r,
+                    "relais_ledger_flush_seconds",
+                    "One transaction of the ledger with its sync.",
+                    &COMMIT_BUCKETS,
+                )?,
+                errors: counter(
+                    r,
+                    "relais_ledger_errors_total",
+                    "Transactions of the ledger that failed, and damaged checkpoints.",
+                )?,
+            },
             inbox: InboxMetrics {
                 accepted: deliveries.with_label_values(&["accepted"]),
                 duplicate: deliveries.with_label_values(&["duplicate"]),

@@ -32,6 +32,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The durable inbox.
     pub inbox: Inbox,
+    /// The ledger.
+    pub usage: Usage,
     /// Conversations.
     pub relay: Relay,
     /// Logs.
@@ -141,6 +143,22 @@ pub struct Inbox {
     pub pending_max: u64,
     /// How long finished deliveries are kept. Default 7 days.
     pub keep: Duration,
+}
+
+/// `[usage]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// How often what was used goes to the disk, in the file as `flush_ms`. Default 1 s; start-only.
+    pub flush: Duration,
+    /// Budget tokens that may be charged while the disk refuses; past them `/v1` answers 503 until it takes them.
+    /// What is charged then is lost if the process dies. Default 1,000,000.
+    pub unledgered_tokens_max: u64,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Self { flush: Duration::from_secs(1), unledgered_tokens_max: 1_000_000 }
+    }
 }
 
 /// `[relay]`

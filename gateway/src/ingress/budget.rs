@@ -11,7 +11,7 @@
 use relais_policies::limit::Limit;
 use relais_policies::rate_card::{ModelPrice, TokenUsage};
 
-use crate::admission::{Denied, Permit, Reservation, Use};
+use crate::admission::{Call, Denied, Kind, Permit, Reservation, Use};
 use crate::llm::request::Head;
 use crate::llm::upstream::Upstream;
 use crate::llm::usage::Usage;
@@ -79,7 +79,7 @@ impl Budget {
         let first = allowed.unwrap_or(u64::MAX).min(if head.stream { SLICE } else { allowed.unwrap_or(UNARY) });
         let least = price.cost(&used(input, first.min(FLOOR).saturating_mul(answers)));
         let want = price.cost(&used(input, first.saturating_mul(answers)));
-        let reservation = permit.reserve(least, want)?;
+        let reservation = permit.reserve(Call { model: head.model(), kind: Kind::Chat }, least, want)?;
         let reachable =
             if head.stream { reservation.tokens().saturating_add(reservation.room) } else { reservation.tokens() };
         let limited = reservation.standing.tokens.is_some() || reservation.room < u64::MAX;
