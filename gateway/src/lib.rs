@@ -6,6 +6,8 @@
 
 pub mod server;
 
+pub mod reload;
+
 pub mod ingress;
 
 pub mod auth;
@@ -21,6 +23,7 @@ pub mod http;
 pub mod clock;
 pub mod error;
 pub mod metrics;
+pub mod telemetry;
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,6 +45,7 @@ use crate::llm::upstream::Upstreams;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
 use crate::server::{Listeners, Stop, Tls, TlsError, Worker};
+use crate::telemetry::{AccessLog, AccessLogWriter, TelemetryError};
 use crate::usage::{Ledger, LedgerError};
 
 /// Where a request can go. The name is the `route` label.
@@ -60,7 +64,8 @@ pub enum Route {
 impl Route {
     const ALL: [Self; 4] = [Self::Chat, Self::Models, Self::Webhook, Self::Unknown];
 
-    fn name(self) -> &'static str {
+    /// The label.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat",
             Self::Models => "models",
@@ -89,6 +94,10 @@ pub struct Gateway {
     config: ArcSwap<Config>,
     /// The models we can reach; replaced whole.
     upstreams: ArcSwap<Upstreams>,
+    /// One line per request.
+    pub access_log: AccessLog,
+    /// The certificate; replaced on its own.
+    tls: Option<Tls>,
     routes: [RouteMetrics; 4],
     draining: AtomicBool,
 }
@@ -150,6 +159,9 @@ pub enum StartError {
     /// Two metrics of one name.
     #[error("registering the metrics")]
     Metrics(#[source] prometheus::Error),
+    /// The access log.
+    #[error("starting the access log")]
+    AccessLog(#[source] TelemetryError),
     /// No thread or no runtime.
     #[error("starting a thread")]
     Thread(#[source] io::Error),
@@ -166,6 +178,7 @@ pub struct Running {
     stop: watch::Sender<Stop>,
     workers: Vec<JoinHandle<()>>,
     background: Runtime,
+    access_log: AccessLogWriter,
 }
 
 /// Binds, starts every thread, and returns when it serves.
@@ -180,26 +193,32 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let store = Store::new(clock.clone(), ledger.journal());
     store.apply(&config.tenants);
     let resolver = Resolver::new();
+    let (access_log, access_log_writer) =
+        AccessLog::start(config.log.access, clock.clone(), metrics.access_log_dropped.clone())
+            .map_err(StartError::AccessLog)?;
     let gateway = Arc::new(Gateway {
         routes: Route::ALL.map(|route| metrics.route(route.name())),
         clock,
         metrics,
         store,
         ledger,
+        access_log,
+        tls,
         request_ids: RequestIds::new(),
         connections: AtomicUsize::new(0),
         upstreams: ArcSwap::from_pointee(upstreams),
         config: ArcSwap::from_pointee(config),
         draining: AtomicBool::new(false),
     });
-    serve(gateway, listeners, tls, resolver)
+    gateway.metrics.config_ok.set(1);
+    serve(gateway, listeners, resolver, access_log_writer)
 }
 
 fn serve(
     gateway: Arc<Gateway>,
     listeners: Listeners,
-    tls: Option<Tls>,
     resolver: Resolver,
+    access_log: AccessLogWriter,
 ) -> Result<Running, StartError> {
     let config = gateway.config();
     let background = Builder::new_multi_thread()
@@ -228,7 +247,7 @@ fn serve(
     for (number, listener) in listeners.public.into_iter().enumerate() {
         public = address(&listener, config.listen.public)?;
         let serving =
-            server::serve(Arc::clone(&gateway), core(), listener, Worker::Public(tls.clone()), stopped.clone());
+            server::serve(Arc::clone(&gateway), core(), listener, Worker::Public(gateway.tls.clone()), stopped.clone());
         let mut builder = match config.runtime.per_core {
             true => Builder::new_current_thread(),
             false => Builder::new_multi_thread(),
@@ -247,7 +266,7 @@ fn serve(
             .map_err(StartError::Thread)?;
         workers.push(worker);
     }
-    Ok(Running { gateway, public, admin, stop, workers, background })
+    Ok(Running { gateway, public, admin, stop, workers, background, access_log })
 }
 
 impl Running {
@@ -266,5 +285,6 @@ impl Running {
         if let Err(error) = self.gateway.ledger.close() {
             tracing::error!(%error, "The last usage was not written down.");
         }
+        self.access_log.finish();
     }
 }

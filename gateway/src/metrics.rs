@@ -175,6 +175,12 @@ pub struct Metrics {
     pub access_log_dropped: IntCounter,
     /// The ledger.
     pub ledger: LedgerMetrics,
+    /// 1 while the configuration on disk is the one in force, 0 after a reload that failed.
+    pub config_ok: IntGauge,
+    /// Reloads that were taken over.
+    pub config_reloads_ok: IntCounter,
+    /// Reloads that were refused.
+    pub config_reloads_failed: IntCounter,
     /// The inbox.
     pub inbox: InboxMetrics,
     /// The relay.
@@ -200,6 +206,7 @@ impl Metrics {
         let denials = counter_vec(r, "relais_denials_total", "Requests refused, by reason.", &["reason"])?;
         let tokens = counter_vec(r, "relais_tokens_total", "Model tokens of /v1 calls, by direction.", &["direction"])?;
         let deliveries = counter_vec(r, "relais_inbox_deliveries_total", "Verified webhook deliveries.", &["result"])?;
+        let reloads = counter_vec(r, "relais_config_reloads_total", "Reloads of the configuration.", &["result"])?;
         Ok(Self {
             requests: counter_vec(r, "relais_requests_total", "Requests by route and outcome.", &["route", "outcome"])?,
             overhead: histogram_vec(
@@ -255,6 +262,9 @@ impl Metrics {
                     "Transactions of the ledger that failed, and damaged checkpoints.",
                 )?,
             },
+            config_ok: gauge(r, "relais_config_ok", "1 while the configuration on disk is the one in force.")?,
+            config_reloads_ok: reloads.with_label_values(&["ok"]),
+            config_reloads_failed: reloads.with_label_values(&["failed"]),
             inbox: InboxMetrics {
                 accepted: deliveries.with_label_values(&["accepted"]),
                 duplicate: deliveries.with_label_values(&["duplicate"]),

@@ -1,12 +1,27 @@
 //! What the operator wrote, resolved and valid.
 //!
-//! `file` reads `relais.toml` as written (unknown keys refused, every error at once with its key path and
-//! line), resolves secrets (`env:NAME`, `file:PATH`) and includes, and gives one [`Config`]. Everything below
-//! here works on these types and never sees TOML. Durations are in ms and sizes in bytes, as in the file.
+//! Read from above: `raw` is `relais.toml` as written, `check` finds what has not that form, `load` follows
+//! includes, and `sections`, `upstreams`, `tenants`, `keys` and `channels` resolve what is written (`text`: secrets,
+//! addresses, instants) and ask whether it fits together. All errors are gathered in `report`, each with its file,
+//! key and line, and given at once. What comes out is one [`Config`]; everything else works on these types and
+//! never sees TOML. In the file durations are in ms and sizes in bytes, as their keys say.
 //!
 //! It holds no live state: counters, limiters and pools belong to those who use them.
 
+mod channels;
+mod check;
 pub mod key;
+mod keys;
+mod load;
+mod raw;
+mod report;
+mod sections;
+mod tenants;
+mod text;
+mod upstreams;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,8 +29,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relais_policies::TenantPolicy;
+use relais_policies::{ChannelKind, TenantPolicy};
+use schemars::{JsonSchema, Schema, schema_for};
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+pub use report::{ConfigError, ConfigErrors, Position};
 
 /// The whole configuration.
 #[derive(Debug, Clone)]
@@ -44,6 +63,30 @@ pub struct Config {
     pub agents: BTreeMap<String, Arc<Agent>>,
     /// Who we work for.
     pub tenants: Vec<Tenant>,
+    /// The files this was read from, the main one first. Not those that `file:` leads to.
+    pub files: Vec<PathBuf>,
+}
+
+impl Config {
+    /// The keys that differ from `other` and that only a restart can change. Empty: a reload may take `other`.
+    pub fn start_only_changes(&self, other: &Self) -> Vec<&'static str> {
+        let differs = [
+            ("listen.public", self.listen.public != other.listen.public),
+            ("listen.admin", self.listen.admin != other.listen.admin),
+            ("listen.tls", self.listen.tls != other.listen.tls),
+            ("storage.dir", self.storage.dir != other.storage.dir),
+            ("usage.flush_ms", self.usage.flush_ms != other.usage.flush_ms),
+            ("runtime.workers", self.runtime.workers != other.runtime.workers),
+            ("runtime.per_core", self.runtime.per_core != other.runtime.per_core),
+            ("runtime.background_workers", self.runtime.background_workers != other.runtime.background_workers),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+
+    /// The JSON Schema of `relais.toml`, for editors.
+    pub fn schema() -> Schema {
+        schema_for!(raw::RawConfig)
+    }
 }
 
 /// `[listen]`
@@ -84,25 +127,49 @@ pub struct Runtime {
     pub background_workers: usize,
 }
 
-/// `[limits]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `[limits]`: needs no resolving, so it is the file's type too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// `/v1` request body. Default 16 MiB (images travel inline as base64).
+    #[schemars(range(min = 1_024, max = 1_073_741_824))]
     pub body_bytes_max: usize,
-    /// Webhook body. Default 10 MiB (contract 1.8).
+    /// Webhook body. Default 10 MiB; of a larger one the conversation opens for a human.
+    #[schemars(range(min = 1_024, max = 1_073_741_824))]
     pub webhook_body_bytes_max: usize,
-    /// All request headers together. Default 32 KiB.
+    /// All request headers together. Default 32 KiB; hyper needs 8 KiB at least.
+    #[schemars(range(min = 8_192, max = 1_048_576))]
     pub header_bytes_max: usize,
     /// Number of request headers. Default 100.
+    #[schemars(range(min = 16, max = 1_000))]
     pub headers_max: usize,
     /// Open public connections, all workers together. Default 10,000.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: usize,
     /// HTTP/2 streams at once per connection. Default 100.
+    #[schemars(range(min = 1, max = 10_000))]
     pub streams_per_connection_max: u32,
     /// A unary answer of an upstream. Default 32 MiB.
+    #[schemars(range(min = 1_024, max = 1_073_741_824))]
     pub upstream_body_bytes_max: usize,
     /// One SSE frame of an upstream. Default 1 MiB.
+    #[schemars(range(min = 1_024, max = 67_108_864))]
     pub upstream_frame_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 16 << 20,
+            webhook_body_bytes_max: 10 << 20,
+            header_bytes_max: 32 << 10,
+            headers_max: 100,
+            connections_max: 10_000,
+            streams_per_connection_max: 100,
+            upstream_body_bytes_max: 32 << 20,
+            upstream_frame_bytes_max: 1 << 20,
+        }
+    }
 }
 
 /// `[timeouts]`, in the file as `…_ms`.
@@ -145,19 +212,22 @@ pub struct Inbox {
     pub keep: Duration,
 }
 
-/// `[usage]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `[usage]`: needs no resolving, so it is the file's type too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct Usage {
-    /// How often what was used goes to the disk, in the file as `flush_ms`. Default 1 s; start-only.
-    pub flush: Duration,
-    /// Budget tokens that may be charged while the disk refuses; past them `/v1` answers 503 until it takes them.
-    /// What is charged then is lost if the process dies. Default 1,000,000.
+    /// How often what was used goes to the disk: what a crash forgets at most. Default 1 s; changed only by a restart.
+    #[schemars(range(min = 10, max = 60_000))]
+    pub flush_ms: u64,
+    /// Budget tokens that may be charged while the disk refuses them; past that `/v1` answers 503 until it takes
+    /// them. Default 1,000,000.
+    #[schemars(range(min = 0, max = 1_000_000_000_000_u64))]
     pub unledgered_tokens_max: u64,
 }
 
 impl Default for Usage {
     fn default() -> Self {
-        Self { flush: Duration::from_secs(1), unledgered_tokens_max: 1_000_000 }
+        Self { flush_ms: 1_000, unledgered_tokens_max: 1_000_000 }
     }
 }
 
@@ -278,7 +348,7 @@ pub struct Tenant {
 #[derive(Debug, Clone)]
 pub struct Key {
     /// Its name, in usage and logs.
-    pub name: String,
+    pub name: Arc<str>,
     /// The public part: 12 characters.
     pub public_id: [u8; 12],
     /// `blake3::derive_key` of the secret (D3).
@@ -296,6 +366,8 @@ pub struct Key {
 pub struct Channel {
     /// Its name within the tenant.
     pub name: String,
+    /// Whose Chatwoot it is, and so what pays for a reply.
+    pub kind: ChannelKind,
     /// The Chatwoot's address, without a final slash.
     pub url: http::Uri,
     /// The account.

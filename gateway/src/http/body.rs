@@ -79,6 +79,7 @@ impl HttpBody for Body {
 /// A body that came in one piece (the common case) is not copied.
 pub async fn read_bounded(mut body: Incoming, bytes_max: usize, stall: Duration) -> Result<Bytes, Error> {
     if body.size_hint().lower() > bytes_max as u64 {
+        linger(body).await;
         return Err(too_large(bytes_max));
     }
     let mut first = Bytes::new();
@@ -95,6 +96,7 @@ pub async fn read_bounded(mut body: Incoming, bytes_max: usize, stall: Duration)
         let Ok(data) = frame.into_data() else { continue };
         let so_far = more.as_ref().map_or(first.len(), BytesMut::len);
         if so_far + data.len() > bytes_max {
+            linger(body).await;
             return Err(too_large(bytes_max));
         }
         match &mut more {
@@ -110,6 +112,26 @@ pub async fn read_bounded(mut body: Incoming, bytes_max: usize, stall: Duration)
         }
     }
     Ok(more.map_or(first, BytesMut::freeze))
+}
+
+/// How much of a refused body is read and thrown away, and for how long.
+const LINGER_BYTES_MAX: usize = 32 << 20;
+const LINGER_WAIT: Duration = Duration::from_secs(2);
+
+/// Reads on for a little. Closing on unread bytes resets the connection, and a client that is still sending would
+/// see that instead of the answer that says why.
+async fn linger(mut body: Incoming) {
+    let reading = async {
+        let mut thrown_away = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            thrown_away += frame.data_ref().map_or(0, Bytes::len);
+            if thrown_away > LINGER_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // Out of time is as good as done: it was a courtesy.
+    let _ = tokio::time::timeout(LINGER_WAIT, reading).await;
 }
 
 fn too_large(bytes_max: usize) -> Error {

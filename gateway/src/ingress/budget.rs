@@ -136,11 +136,15 @@ impl Budget {
         self.reservation.release();
     }
 
-    /// The call is over. `told` is what the provider says; without it, `output` counted tokens are charged.
+    /// The call is over. `told` is what the provider says; without it, `output` counted tokens are charged, no more than
+    /// the reservation covers.
     pub(super) fn settle(self, told: Option<Usage>, output: u64) -> (Use, Usage) {
         let (usage, estimated) = match told {
             Some(told) => self.believable(told),
-            None => (Usage { input: self.input, output, ..Usage::default() }, true),
+            None => {
+                let output = output.min(self.covered.unwrap_or(u64::MAX));
+                (Usage { input: self.input, output, ..Usage::default() }, true)
+            }
         };
         let used = self.cost(&usage, estimated);
         self.reservation.settle(used);

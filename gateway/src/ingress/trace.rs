@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 
 use crate::admission::{Denied, Standing, Use};
@@ -17,6 +17,7 @@ use crate::http::request_id::RequestId;
 use crate::http::respond::X_REQUEST_ID;
 use crate::metrics::{Outcome, RouteMetrics};
 use crate::policy::KeyState;
+use crate::telemetry::AccessRecord;
 use crate::{Gateway, Route};
 
 /// One request's trace.
@@ -31,6 +32,7 @@ pub struct Trace {
 struct Open {
     gateway: Arc<Gateway>,
     route: Route,
+    method: Method,
     started: Instant,
     upstream_wait: Duration,
     first_token: Option<Duration>,
@@ -61,6 +63,7 @@ impl Trace {
             open: Some(Open {
                 gateway: Arc::clone(gateway),
                 route,
+                method: request.method().clone(),
                 started: Instant::now(),
                 upstream_wait: Duration::ZERO,
                 first_token: None,
@@ -211,8 +214,24 @@ impl Open {
         if self.used.estimated {
             tokens.estimated.inc();
         }
-        self.log(request_id, outcome, total);
+        self.gateway.access_log.record(AccessRecord {
+            request_id,
+            route: self.route.name(),
+            method: self.method,
+            // A client that left before its answer's head has seen no status.
+            status: if outcome == Outcome::ClientLeft && !self.stream { 0 } else { self.status.as_u16() },
+            outcome,
+            reason: self.reason,
+            tenant_id: self.tenant,
+            key_name: self.key.map(|key| Arc::clone(&key.key.name)),
+            upstream: self.upstream,
+            tokens_in: self.used.input,
+            tokens_out: self.used.output,
+            total,
+            upstream_wait: self.upstream_wait,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            client: Some(self.peer.ip()),
+        });
     }
-
-    fn log(&self, _request_id: RequestId, _outcome: Outcome, _total: Duration) {}
 }

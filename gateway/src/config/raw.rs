@@ -1,0 +1,509 @@
+//! `relais.toml` as it is written: the words, their types and their bounds.
+//!
+//! The JSON Schema made of these types is what files are checked against (`check`) and what `relais config
+//! schema` prints, so a bound or a description is stated once. A number without a bound of its own is bounded by
+//! what its user can hold. What is missing takes the default shown; whether two things fit each other is asked
+//! later (`resolve`). Secrets are held so that they are neither printed nor left in memory.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use relais_policies::{ChannelKind, LotKind, Overrides, Rate};
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::{Limits, Usage};
+
+/// The configuration of a Relais gateway. Relative paths are relative to this file's directory. Where a text or a
+/// secret is asked for, `env:NAME` takes it from a variable of the environment and `file:PATH` from a file.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "relais.toml")]
+pub(super) struct RawConfig {
+    /// More files with tenants, agents and upstreams: paths whose last part may hold `*`. Read in the order of
+    /// their names. A tenant that exists already gets the keys, channels and lots they name.
+    pub(super) include: Vec<String>,
+    /// Where we listen. Changed only by a restart.
+    pub(super) listen: RawListen,
+    /// Where we keep what must not be lost. Changed only by a restart.
+    pub(super) storage: RawStorage,
+    /// Threads. Changed only by a restart.
+    pub(super) runtime: RawRuntime,
+    /// Bounds on what comes in.
+    pub(super) limits: Limits,
+    /// How long we wait for whom.
+    pub(super) timeouts: RawTimeouts,
+    /// The durable inbox.
+    pub(super) inbox: RawInbox,
+    /// The ledger.
+    pub(super) usage: Usage,
+    /// Conversations.
+    pub(super) relay: RawRelay,
+    /// Logs.
+    pub(super) log: RawLog,
+    /// What a model token costs in budget tokens. A model that no rate names costs one for one.
+    pub(super) rate: Vec<Rate>,
+    /// OpenAI-compatible endpoints, in the order they are preferred in where priority and weight do not say.
+    pub(super) upstream: Vec<RawUpstream>,
+    /// AI agents.
+    pub(super) agent: Vec<RawAgent>,
+    /// Who we work for.
+    pub(super) tenant: Vec<RawTenant>,
+}
+
+/// An included file.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawInclude {
+    /// OpenAI-compatible endpoints.
+    pub(super) upstream: Vec<RawUpstream>,
+    /// AI agents.
+    pub(super) agent: Vec<RawAgent>,
+    /// Tenants, or more keys, channels and lots of those that exist.
+    pub(super) tenant: Vec<RawTenant>,
+}
+
+/// `[listen]`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawListen {
+    /// Address of `/v1` and the webhooks.
+    pub(super) public: String,
+    /// Address of metrics, health and operations. Never public.
+    pub(super) admin: String,
+    /// TLS on the public address.
+    pub(super) tls: Option<RawTls>,
+}
+
+/// `listen.tls`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTls {
+    /// Certificate chain, a PEM file.
+    #[schemars(required)]
+    pub(super) cert: Option<PathBuf>,
+    /// Private key, a PEM file.
+    #[schemars(required)]
+    pub(super) key: Option<PathBuf>,
+}
+
+/// `[storage]`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawStorage {
+    /// The data directory. Made if missing.
+    pub(super) dir: PathBuf,
+}
+
+/// `[runtime]`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRuntime {
+    /// Intake threads. Not given: one per core.
+    #[schemars(range(min = 1, max = 1024))]
+    pub(super) workers: Option<usize>,
+    /// One runtime per thread, rather than one shared by all.
+    pub(super) per_core: bool,
+    /// Threads for conversations and background work.
+    #[schemars(range(min = 1, max = 256))]
+    pub(super) background_workers: usize,
+}
+
+/// `[timeouts]`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTimeouts {
+    /// Until a request's head is there.
+    #[schemars(range(min = 1, max = 600_000))]
+    pub(super) header_ms: u64,
+    /// Between two pieces of a request's body.
+    #[schemars(range(min = 1, max = 600_000))]
+    pub(super) body_stall_ms: u64,
+    /// A connection without a request.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub(super) idle_ms: u64,
+    /// TLS handshake.
+    #[schemars(range(min = 1, max = 600_000))]
+    pub(super) tls_ms: u64,
+    /// A client that does not read its answer.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub(super) write_stall_ms: u64,
+    /// Connecting to an upstream or a Chatwoot.
+    #[schemars(range(min = 1, max = 600_000))]
+    pub(super) connect_ms: u64,
+    /// Until an upstream's answer begins.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub(super) first_byte_ms: u64,
+    /// Between two pieces of an upstream's answer.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub(super) stall_ms: u64,
+    /// A whole upstream call.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    pub(super) total_ms: u64,
+    /// Open requests and streams at shutdown.
+    #[schemars(range(min = 0, max = 3_600_000))]
+    pub(super) drain_ms: u64,
+}
+
+/// `[inbox]`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawInbox {
+    /// Deliveries waiting for the disk at once; more are answered 429.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) queue_max: usize,
+    /// Deliveries in one transaction.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub(super) batch_max: usize,
+    /// Until a delivery must be on disk; later it is answered 429. Chatwoot itself gives up after 5,000.
+    #[schemars(range(min = 1, max = 4_500))]
+    pub(super) ack_wait_ms: u64,
+    /// Unfinished deliveries held; more are answered 429.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub(super) pending_max: u64,
+    /// How long finished deliveries are kept.
+    #[schemars(range(min = 1, max = 87_600))]
+    pub(super) keep_hours: u64,
+}
+
+/// `[relay]`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRelay {
+    /// Conversations with work at once.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub(super) lanes_max: usize,
+    /// Turns running at once, all tenants together.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(super) turns_max: usize,
+    /// Turns of one tenant running at once.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(super) turns_per_tenant_max: usize,
+    /// A burst of messages ends this long after its last one.
+    #[schemars(range(min = 0, max = 60_000))]
+    pub(super) burst_ms: u64,
+    /// A burst of messages ends at the latest this long after its first one.
+    #[schemars(range(min = 0, max = 600_000))]
+    pub(super) burst_max_ms: u64,
+    /// One try of the agent.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub(super) agent_wait_ms: u64,
+    /// Tries of the agent before a human takes over.
+    #[schemars(range(min = 1, max = 100))]
+    pub(super) agent_tries: u32,
+    /// One call to a Chatwoot.
+    #[schemars(range(min = 1, max = 600_000))]
+    pub(super) chatwoot_wait_ms: u64,
+    /// Tries of one call to a Chatwoot before a human takes over.
+    #[schemars(range(min = 1, max = 100))]
+    pub(super) chatwoot_tries: u32,
+    /// Messages of a conversation given to the agent.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(super) history_max: usize,
+}
+
+/// `[log]`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLog {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,relais_gateway::relay=debug`.
+    pub(super) level: String,
+    /// One line per request, on standard output.
+    pub(super) access: bool,
+    /// How log lines look.
+    pub(super) format: RawLogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum RawLogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// `[[upstream]]`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawUpstream {
+    /// Its name, in metrics and logs: small letters, digits, `.`, `_` and `-`.
+    #[schemars(required)]
+    pub(super) name: Option<String>,
+    /// Its address, with the `/v1` part.
+    #[schemars(required)]
+    pub(super) base_url: Option<String>,
+    /// Its key: `env:NAME`, `file:PATH` or the key itself. Not needed by most local models.
+    #[schemars(with = "Option<String>")]
+    pub(super) api_key: Option<SecretString>,
+    /// Which models it serves: names, names that end in `*`, or `*`. Not given: all.
+    pub(super) models: Option<Vec<String>>,
+    /// What a client calls a model, and what this upstream calls it.
+    #[serde(default)]
+    pub(super) aliases: BTreeMap<String, String>,
+    /// Lower goes first.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000))]
+    pub(super) priority: u32,
+    /// Its share among upstreams of one priority. Default 1.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) weight: Option<u32>,
+    /// The field that carries the output limit to this upstream. Default `max_tokens`.
+    pub(super) limit_field: Option<RawLimitField>,
+    /// Connections at once, per worker. Default 1024.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub(super) connections_max: Option<usize>,
+}
+
+/// The field that carries the output limit.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(super) enum RawLimitField {
+    /// Understood by every server we know of.
+    MaxTokens,
+    /// What OpenAI's newer models demand.
+    MaxCompletionTokens,
+}
+
+/// `[[agent]]`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAgent {
+    /// Its id: small letters, digits, `_` and `-`.
+    #[schemars(required)]
+    pub(super) id: Option<String>,
+    /// What answers: a model behind an upstream, or the embedded agent over a folder of Markdown.
+    #[schemars(required)]
+    pub(super) kind: Option<RawAgentKind>,
+    /// `openai`: the name of the upstream.
+    pub(super) upstream: Option<String>,
+    /// `openai`: the model, as the upstream calls it.
+    pub(super) model: Option<String>,
+    /// `openai`: instructions, or `file:PATH`.
+    pub(super) system_prompt: Option<String>,
+    /// `openai`: output limit of one answer. Default 800.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) tokens_max: Option<u32>,
+    /// `openai`: sampling temperature. Not given: the upstream's own.
+    #[schemars(range(min = 0, max = 2))]
+    pub(super) temperature: Option<f64>,
+    /// `knowledge`: the folder.
+    pub(super) dir: Option<PathBuf>,
+}
+
+/// What answers.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(super) enum RawAgentKind {
+    /// A model behind an upstream.
+    OpenAi,
+    /// The embedded agent over a folder of Markdown.
+    Knowledge,
+}
+
+/// `[[tenant]]`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTenant {
+    /// Its id: small letters, digits, `_` and `-`, at most 63.
+    #[schemars(required)]
+    pub(super) id: Option<String>,
+    /// Whether it is served. `false` suspends it. Default `true`.
+    pub(super) enabled: Option<bool>,
+    /// Its plans, at most one of each family.
+    pub(super) plans: Option<Vec<String>>,
+    /// What its contract changes.
+    pub(super) overrides: Option<Overrides>,
+    /// Where its months begin, UTC: a day of the month, a date, or an instant. Default the 1st.
+    pub(super) anchor: Option<RawAnchor>,
+    /// API keys.
+    #[serde(default)]
+    pub(super) key: Vec<RawKey>,
+    /// Chatwoot channels.
+    #[serde(default)]
+    pub(super) chatwoot: Vec<RawChannel>,
+    /// Tokens credited beside the monthly grant.
+    #[serde(default)]
+    pub(super) lot: Vec<RawLot>,
+}
+
+/// Where months begin.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline, description = "a day of the month from 1 to 31, a date, or an instant")]
+pub(super) enum RawAnchor {
+    /// A day of the month.
+    Day(#[schemars(range(min = 1, max = 31))] u8),
+    /// A date or an instant, RFC 3339.
+    Instant(String),
+}
+
+/// `[[tenant.key]]`: either `secret`, or `public_id` and `hash` as `relais key new` prints them.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKey {
+    /// Its name, in usage and logs.
+    #[schemars(required)]
+    pub(super) name: Option<String>,
+    /// The whole key: `env:NAME`, `file:PATH` or the key itself.
+    #[schemars(with = "Option<String>")]
+    pub(super) secret: Option<SecretString>,
+    /// The public part of the key.
+    pub(super) public_id: Option<String>,
+    /// The hash of the secret part, in hex.
+    pub(super) hash: Option<String>,
+    /// The key before the last rotation, as `secret`.
+    #[schemars(with = "Option<String>")]
+    pub(super) previous_secret: Option<SecretString>,
+    /// The hash before the last rotation, as `hash`.
+    pub(super) previous_hash: Option<String>,
+    /// Until when the previous one still opens: a date or an instant, RFC 3339.
+    pub(super) previous_until: Option<String>,
+    /// Calls per minute of this key alone, below the tenant's.
+    #[schemars(range(min = 1, max = 4_294_967_295_u64))]
+    pub(super) calls_per_minute: Option<u64>,
+    /// Models this key may use. Not given: the tenant's.
+    pub(super) models: Option<Vec<String>>,
+}
+
+/// `[[tenant.chatwoot]]`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawChannel {
+    /// Its name within the tenant: small letters, digits, `_` and `-`.
+    #[schemars(required)]
+    pub(super) channel: Option<String>,
+    /// Whose Chatwoot it is. Default: `managed` with a `chatwoot.*` plan, else `selfhosted`.
+    pub(super) kind: Option<ChannelKind>,
+    /// The Chatwoot's address.
+    #[schemars(required)]
+    pub(super) url: Option<String>,
+    /// The account.
+    #[schemars(required, range(min = 1))]
+    pub(super) account_id: Option<u64>,
+    /// Our bot in that account.
+    #[schemars(required, range(min = 1))]
+    pub(super) bot_id: Option<u64>,
+    /// Posts replies: `env:NAME`, `file:PATH` or the token itself.
+    #[schemars(required, with = "String")]
+    pub(super) bot_token: Option<SecretString>,
+    /// Verifies deliveries. A Chatwoot too old to sign has `path_token` instead.
+    #[schemars(with = "Option<String>")]
+    pub(super) webhook_secret: Option<SecretString>,
+    /// Still accepted while the secret is being changed.
+    #[schemars(with = "Option<String>")]
+    pub(super) previous_webhook_secret: Option<SecretString>,
+    /// For history and reconciliation, which a bot token may not read.
+    #[schemars(with = "Option<String>")]
+    pub(super) user_token: Option<SecretString>,
+    /// An unguessable part of the webhook's address: at least 24 letters, digits, `_` and `-`.
+    #[schemars(with = "Option<String>")]
+    pub(super) path_token: Option<SecretString>,
+    /// The id of the agent that answers.
+    #[schemars(required)]
+    pub(super) agent: Option<String>,
+    /// What happens around a handoff.
+    pub(super) handoff: Option<RawHandoff>,
+}
+
+/// `tenant.chatwoot.handoff`
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawHandoff {
+    /// The team that takes over.
+    #[schemars(range(min = 1))]
+    pub(super) team_id: Option<u64>,
+    /// What the customer reads when a human takes over; empty says nothing. Has a default in English.
+    pub(super) message: Option<String>,
+    /// What the customer reads when the plan has no handoff; empty says nothing. Has a default in English.
+    pub(super) notice: Option<String>,
+}
+
+/// `[[tenant.lot]]`: tokens credited beside the monthly grant.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLot {
+    /// Its name within the tenant. A lot is credited once: to credit more, write another with a new name.
+    #[schemars(required)]
+    pub(super) name: Option<String>,
+    /// Budget tokens.
+    #[schemars(required, range(min = 1))]
+    pub(super) tokens: Option<u64>,
+    /// What it is. Default `adjustment`.
+    pub(super) kind: Option<LotKind>,
+    /// Lower is spent first. Not given: by its kind.
+    pub(super) priority: Option<u8>,
+    /// From when it can be spent: a date or an instant, RFC 3339. Not given: at once.
+    pub(super) effective: Option<String>,
+    /// When it falls: a date or an instant, RFC 3339. Not given: never.
+    pub(super) expires: Option<String>,
+}
+
+impl Default for RawListen {
+    fn default() -> Self {
+        Self { public: "127.0.0.1:8080".to_owned(), admin: "127.0.0.1:9090".to_owned(), tls: None }
+    }
+}
+
+impl Default for RawStorage {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("data") }
+    }
+}
+
+impl Default for RawRuntime {
+    fn default() -> Self {
+        Self { workers: None, per_core: true, background_workers: 2 }
+    }
+}
+
+impl Default for RawTimeouts {
+    fn default() -> Self {
+        Self {
+            header_ms: 10_000,
+            body_stall_ms: 30_000,
+            idle_ms: 75_000,
+            tls_ms: 10_000,
+            write_stall_ms: 60_000,
+            connect_ms: 5_000,
+            first_byte_ms: 120_000,
+            stall_ms: 60_000,
+            total_ms: 600_000,
+            drain_ms: 30_000,
+        }
+    }
+}
+
+impl Default for RawInbox {
+    fn default() -> Self {
+        Self { queue_max: 4_096, batch_max: 512, ack_wait_ms: 1_000, pending_max: 1_000_000, keep_hours: 7 * 24 }
+    }
+}
+
+impl Default for RawRelay {
+    fn default() -> Self {
+        Self {
+            lanes_max: 10_000,
+            turns_max: 256,
+            turns_per_tenant_max: 32,
+            burst_ms: 800,
+            burst_max_ms: 4_000,
+            agent_wait_ms: 60_000,
+            agent_tries: 3,
+            chatwoot_wait_ms: 15_000,
+            chatwoot_tries: 6,
+            history_max: 40,
+        }
+    }
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), access: true, format: RawLogFormat::Json }
+    }
+}
