@@ -39,7 +39,9 @@ impl Source {
     /// The lines that are built into the program: without comments, and up to the tests.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().enumerate().map(|(at, line)| (at + 1, line));
-        lines.take_while(|(_, line)| !line.starts_with("#[cfg(test)]")).filter(|(_, line)| !line.trim_start().starts_with("//"))
+        lines
+            .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 }
 
@@ -135,7 +137,8 @@ fn only_respond_chooses_a_failure_s_status() {
                 !name.is_empty() && !["OK", "NO_CONTENT"].contains(&name.as_str())
             });
             if named || text.contains("StatusCode::from_u16") {
-                problems.push(format!("{within}:{line}: give the error a reason; its status stands in {STATUS_CHOOSER}"));
+                problems
+                    .push(format!("{within}:{line}: give the error a reason; its status stands in {STATUS_CHOOSER}"));
             }
         }
     }
@@ -171,7 +174,8 @@ fn the_core_stays_pure() {
         for (line, text) in source.code() {
             for impure in ["std::fs", "std::net", "SystemTime", "Instant::now", "std::env", "std::thread", "tokio"] {
                 if text.contains(impure) {
-                    problems.push(format!("policies/src/{within}:{line}: `{impure}`: take it as a value from the caller"));
+                    problems
+                        .push(format!("policies/src/{within}:{line}: `{impure}`: take it as a value from the caller"));
                 }
             }
         }

@@ -21,7 +21,6 @@
 //! Tallies (what was used, by key and model) are written under the same lock, so the ledger that drains them
 //! once a second never sees a token spent that is not told, or told twice.
 
-use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use relais_policies::TenantPolicy;
@@ -30,11 +29,11 @@ use relais_policies::wallet::Hold;
 
 use crate::admission::alert::Alert;
 use crate::admission::books::{Admitted, Books};
+use crate::admission::denied::{Denied, spent_permit};
 use crate::admission::saved::{AccountState, KeyState};
 use crate::admission::tally::{Counts, Kind, Place};
 use crate::admission::{Journal, Standing};
 use crate::clock::Clock;
-use crate::error::{Error, Reason, Retry};
 
 /// Limits of one key, below its tenant's. `Unlimited`: the tenant's alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,25 +61,6 @@ impl KeyLimits {
 /// Where a key's counters are in its tenant's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySlot(pub(super) usize);
-
-/// A refusal: which limit, what is left, when to come back.
-#[derive(Debug)]
-pub struct Denied {
-    /// Which limit.
-    pub reason: Reason,
-    /// For the caller.
-    pub message: Cow<'static, str>,
-    /// When to come back.
-    pub retry: Retry,
-    /// What is left of every limit.
-    pub standing: Standing,
-}
-
-impl From<Denied> for Error {
-    fn from(denied: Denied) -> Self {
-        Error::new(denied.reason, denied.message).retry(denied.retry)
-    }
-}
 
 /// What a call is, for whoever reads the ledger.
 #[derive(Debug, Clone, Copy)]
@@ -182,12 +162,7 @@ impl Account {
         let mut books = self.lock();
         books.roll(self.clock.now_ms());
         if self.journal.is_full() {
-            return Err(Denied {
-                reason: Reason::Disk,
-                message: Cow::Borrowed("What calls use cannot be recorded at the moment. Try again soon."),
-                retry: Retry::AfterMs(1_000),
-                standing: books.standing(books.look(slot), &self.clock),
-            });
+            return Err(books.not_recorded(slot, &self.clock));
         }
         let (admitted, minute) = books.admit(slot, &self.clock)?;
         let standing = books.standing(minute, &self.clock);
@@ -211,6 +186,10 @@ impl Account {
     pub(super) fn lock(&self) -> MutexGuard<'_, Books> {
         // Nothing in here panics between two writes that belong together; a poisoned lock is still whole.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     fn changed(self: &Arc<Self>, books: &mut Books, slot: KeySlot) {
@@ -356,15 +335,5 @@ impl Drop for Reservation {
             let used = self.used.unwrap_or(Use { budget: self.tokens(), estimated: true, ..Use::default() });
             self.close(Some(used));
         }
-    }
-}
-
-/// A permit is consumed by its reservation, so this is never said; it is an answer rather than a panic.
-fn spent_permit(standing: Standing) -> Denied {
-    Denied {
-        reason: Reason::Internal,
-        message: Cow::Borrowed("The call was reserved for twice."),
-        retry: Retry::Never,
-        standing,
     }
 }

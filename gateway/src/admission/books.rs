@@ -3,7 +3,6 @@
 //! Plain functions of what they see; nothing in here waits, reads a clock or locks. A refusal is decided before
 //! anything is written.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use relais_policies::TenantPolicy;
@@ -18,7 +17,6 @@ use crate::admission::rate::{Before, Checked, Rate};
 use crate::admission::tally::{Models, Place, Tallies};
 use crate::admission::{Delta, Denied, KeyLimits, KeySlot, Standing, Window};
 use crate::clock::Clock;
-use crate::error::{Reason, Retry};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -52,7 +50,7 @@ pub(super) struct Books {
 #[derive(Debug)]
 pub(super) struct KeyBooks {
     pub(super) public_id: [u8; 12],
-    limits: KeyLimits,
+    pub(super) limits: KeyLimits,
     rate: Option<Rate>,
     pub(super) in_flight: u64,
     pub(super) waiting: u64,
@@ -130,6 +128,8 @@ impl Books {
         if now_ms >= self.period.end_ms {
             let period = self.anchor.period_at(now_ms);
             let starts_again = period.start_ms >= self.period.end_ms;
+            // To the last moment of the old grant: only one that still runs can be given new dates.
+            self.wallet.advance(self.period.end_ms - 1);
             self.period = period;
             self.calls.roll(period);
             self.keys.iter_mut().for_each(|key| key.calls.roll(period));
@@ -243,49 +243,6 @@ impl Books {
             reset_ms,
         });
         Standing { minute, calls, tokens }
-    }
-
-    fn too_many_in_flight(&self, slot: KeySlot, clock: &Clock) -> Denied {
-        Denied {
-            reason: Reason::TooManyInFlight,
-            message: Cow::Borrowed("Too many calls at once: wait for one to end."),
-            // One of the running calls has to end; nobody knows when. A second is what SDKs wait at first.
-            retry: Retry::AfterMs(1_000),
-            standing: self.standing(self.look(slot), clock),
-        }
-    }
-
-    fn rate_limited(&self, window: Window, wait: Duration, clock: &Clock) -> Denied {
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-        Denied {
-            reason: Reason::RateLimited,
-            message: Cow::Owned(format!(
-                "Calls per minute used up (limit {}). Try again in {} ms.",
-                window.limit, wait_ms
-            )),
-            retry: Retry::AfterMs(wait_ms),
-            standing: self.standing(Some(window), clock),
-        }
-    }
-
-    pub(super) fn calls_used_up(&self, slot: KeySlot, clock: &Clock) -> Denied {
-        Denied {
-            reason: Reason::CallsUsedUp,
-            message: Cow::Borrowed("The month's calls are used up. They start again with the next billing period."),
-            retry: Retry::Never,
-            standing: self.standing(self.look(slot), clock),
-        }
-    }
-
-    pub(super) fn tokens_used_up(&self, slot: KeySlot, clock: &Clock) -> Denied {
-        Denied {
-            reason: Reason::TokensUsedUp,
-            message: Cow::Borrowed(
-                "The token budget does not cover this call. It is renewed with the next billing period; a token pack adds to it at once.",
-            ),
-            retry: Retry::Never,
-            standing: self.standing(self.look(slot), clock),
-        }
     }
 
     /// Budget tokens the key may still reserve, whatever its tenant has.

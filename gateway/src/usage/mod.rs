@@ -27,6 +27,9 @@ mod database;
 pub mod report;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -126,7 +129,8 @@ impl Ledger {
         // One order at a time is enough: whoever gives one waits for it.
         let (orders, ordered) = sync_channel(1);
         let (questions, asked) = sync_channel(QUESTIONS_MAX);
-        let writer = Writer::new(dir.to_path_buf(), db, Arc::clone(&shared), ordered, Duration::from_millis(limits.flush_ms));
+        let writer =
+            Writer::new(dir.to_path_buf(), db, Arc::clone(&shared), ordered, Duration::from_millis(limits.flush_ms));
         let writer = thread("relais-ledger", move || writer.run())?;
         let reader = Reader::new(dir.to_path_buf(), Arc::clone(&shared), asked);
         // It ends when the questions' sender is gone; nobody waits for it.
