@@ -3,8 +3,6 @@
 //! Wall time by criterion: compare within one run only, machines are noisy. The bodies are those of the speed goals: a
 //! 3.6 KB chat request, an SSE frame of about 230 bytes.
 
-#![expect(missing_docs, reason = "criterion's macros make functions without")]
-
 use std::hint::black_box;
 use std::sync::Arc;
 

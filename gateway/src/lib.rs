@@ -53,8 +53,18 @@ use crate::usage::{Ledger, LedgerError};
 pub enum Route {
     /// `POST /v1/chat/completions`
     Chat,
+    /// `POST /v1/responses`
+    Responses,
+    /// `POST /v1/completions`
+    Completions,
+    /// `POST /v1/embeddings`
+    Embeddings,
     /// `GET /v1/models`, `GET /v1/models/{id}`
     Models,
+    /// `GET /v1/limits`
+    Limits,
+    /// `GET /openapi.json`
+    OpenApi,
     /// `POST /chatwoot/{tenant}`, `POST /chatwoot/{tenant}/{path_token}`
     Webhook,
     /// Anything else.
@@ -62,13 +72,28 @@ pub enum Route {
 }
 
 impl Route {
-    const ALL: [Self; 4] = [Self::Chat, Self::Models, Self::Webhook, Self::Unknown];
+    const ALL: [Self; 9] = [
+        Self::Chat,
+        Self::Responses,
+        Self::Completions,
+        Self::Embeddings,
+        Self::Models,
+        Self::Limits,
+        Self::OpenApi,
+        Self::Webhook,
+        Self::Unknown,
+    ];
 
     /// The label.
     pub fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat",
+            Self::Responses => "responses",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
             Self::Models => "models",
+            Self::Limits => "limits",
+            Self::OpenApi => "openapi",
             Self::Webhook => "webhook",
             Self::Unknown => "unknown",
         }
@@ -98,7 +123,7 @@ pub struct Gateway {
     pub access_log: AccessLog,
     /// The certificate; replaced on its own.
     tls: Option<Tls>,
-    routes: [RouteMetrics; 4],
+    routes: [RouteMetrics; Route::ALL.len()],
     draining: AtomicBool,
 }
 
@@ -123,10 +148,15 @@ impl Gateway {
 
     /// A route's metrics.
     pub fn route_metrics(&self, route: Route) -> &RouteMetrics {
-        let [chat, models, webhook, unknown] = &self.routes;
+        let [chat, responses, completions, embeddings, models, limits, openapi, webhook, unknown] = &self.routes;
         match route {
             Route::Chat => chat,
+            Route::Responses => responses,
+            Route::Completions => completions,
+            Route::Embeddings => embeddings,
             Route::Models => models,
+            Route::Limits => limits,
+            Route::OpenApi => openapi,
             Route::Webhook => webhook,
             Route::Unknown => unknown,
         }

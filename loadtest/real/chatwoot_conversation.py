@@ -67,7 +67,7 @@ def acknowledged():
     conversation.wait_outcome(replies_before=0)
 
     def settled():
-        return all(delivery["outcome"] != "waiting" for delivery in conversation.deliveries())
+        return all(delivery["outcome"] != "pending" for delivery in conversation.deliveries())
 
     wait_until(settled, "no webhook is under way", 30)
     for delivery in conversation.deliveries():

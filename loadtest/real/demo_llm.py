@@ -4,6 +4,7 @@ Starts the local model, hands its address to `relais-load demo`, and ends it wit
 Arguments go to the demo (`--once` ends after the conversation).
 """
 
+import os
 import secrets
 import subprocess
 import sys
@@ -19,8 +20,8 @@ def main() -> None:
         print("Starting the local model (a few seconds).", flush=True)
         address = processes.start_model(start, key)
         demo = [processes.binary("relais-load"), "demo", "--llm", f"{address}/v1"]
-        demo += ["--model", gateway_config.MODEL, "--key", key, *sys.argv[1:]]
-        running = subprocess.Popen([str(part) for part in demo])
+        demo += ["--model", gateway_config.MODEL, *sys.argv[1:]]
+        running = subprocess.Popen([str(part) for part in demo], env=os.environ | {"RELAIS_DEMO_LLM_KEY": key})
         while True:
             try:
                 code = running.wait()

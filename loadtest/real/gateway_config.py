@@ -108,9 +108,9 @@ class Gateway:
             name,
             [
                 *(binary("relais-load"), "chatwoot", "--port", self.chatwoot_port),
-                *("--gateway-url", self.webhook_address, "--bot-token", self.bot_token),
-                *("--secret", self.webhook_secret, "--account", 1, "--bot", 7),
+                *("--gateway-url", self.webhook_address, "--account", 1, "--bot", 7),
             ],
+            env={"RELAIS_LOAD_BOT_TOKEN": self.bot_token, "RELAIS_LOAD_SECRET": self.webhook_secret},
         )
         child.wait_ready(lambda: answers(f"{self.chatwoot_address}/control/world"), "the fake Chatwoot listens")
         return child

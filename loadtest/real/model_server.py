@@ -20,7 +20,6 @@ import os
 import pathlib
 import signal
 import sys
-import threading
 
 # The name under which clients ask for the model.
 MODEL_NAME = "smollm2-135m"
@@ -81,9 +80,10 @@ def main() -> None:
     parser.add_argument("--embeddings", action="store_true")
     options = parser.parse_args()
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # Blocked before the server makes its threads, which inherit that: so the signal waits for us
+    # at the end instead of reaching a thread that knows nothing of Python.
+    endings = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, endings)
 
     import xllamacpp  # after the flags: loading it takes a while, and --help should not wait
 
@@ -92,7 +92,7 @@ def main() -> None:
     print("listening", address, flush=True)
     if options.address_file:
         publish(address, options.address_file)
-    stop.wait()
+    signal.sigwait(endings)
     # The server's own threads do not expect to be taken down with the interpreter.
     os._exit(0)
 

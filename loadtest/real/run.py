@@ -22,7 +22,11 @@ from processes import CACHE, LOGS, VENV_PYTHON, binary
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = CACHE / "results.tsv"
 # What the checks send as prompts and messages: pieces that no log may show. Each is in a check.
-PHRASES = ["Tell me about cats", "I love this shop", "What is the weather in", "Tell a long story", "small tea shop"]
+PHRASES = [
+    *("Tell me about cats", "I love this shop", "What is the weather in", "Tell a long story"),
+    *("Which teas do you sell", "I want to talk to a human", "when do you open", "in the afternoon"),
+    "small tea shop",  # the agent's own prompt
+]
 # A suite that hangs is a failure, not the end of the night.
 SUITE_SECONDS = 600
 

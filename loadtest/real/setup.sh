@@ -29,7 +29,7 @@ skip() {
 # The fingerprint of a part: its requirement files and the interpreter they are installed for.
 fingerprint() { cat "$@" | sha256sum | cut -d' ' -f1; }
 is_done() { [ -f "$cache/stamps/$1" ] && [ "$(cat "$cache/stamps/$1")" = "$2" ]; }
-mark_done() { printf '%s\n' "$2" >"$cache/stamps/$1"; rm -f "$cache/skips/$1"; }
+mark_done() { printf '%s\n' "$2" >"$cache/stamps/$1"; }
 
 setup_python() {
     command -v python3 >/dev/null || { skip python "no python3 on this machine"; return; }
@@ -69,11 +69,10 @@ setup_node() {
 # Debian's Prometheus is unpacked, not installed: the package would start a server of its own.
 setup_prometheus() {
     local directory="$cache/prometheus" name
-    [ -x "$directory/promtool" ] && [ -x "$directory/prometheus" ] && mark_done prometheus present && return
+    [ -x "$directory/promtool" ] && [ -x "$directory/prometheus" ] && return
     mkdir -p "$directory"
     if command -v promtool >/dev/null && command -v prometheus >/dev/null; then
         for name in promtool prometheus; do ln -sf "$(command -v "$name")" "$directory/$name"; done
-        mark_done prometheus present
         return
     fi
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
@@ -94,7 +93,6 @@ setup_prometheus() {
     for name in promtool prometheus; do mv "$unpacked/usr/bin/$name" "$directory/$name"; done
     rm -rf "$unpacked"
     "$directory/promtool" --version >/dev/null 2>&1 || { skip prometheus "promtool does not run here"; return; }
-    mark_done prometheus present
 }
 
 parts=("$@")
@@ -103,6 +101,7 @@ parts=("$@")
 # Side by side: each waits mostly for the network.
 pids=()
 for part in "${parts[@]}"; do
+    rm -f "$cache/skips/$part"
     case $part in
         python | node | prometheus) "setup_$part" & ;;
         *) say "unknown part: $part (python, node, prometheus)"; exit 2 ;;

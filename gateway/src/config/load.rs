@@ -156,6 +156,7 @@ fn resolve(
         inbox: sections::inbox(&raw.inbox, &top.key("inbox"), report),
         usage: raw.usage,
         relay: sections::relay(&raw.relay, &top.key("relay"), report),
+        cors: sections::cors(raw.cors, &top.key("cors"), report),
         log: sections::log(raw.log, &top.key("log"), report),
         upstreams,
         agents: agents.into_iter().filter_map(|(id, agent)| Some((id, agent?))).collect(),

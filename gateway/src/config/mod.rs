@@ -55,6 +55,8 @@ pub struct Config {
     pub usage: Usage,
     /// Conversations.
     pub relay: Relay,
+    /// Which pages of a browser may call `/v1`.
+    pub cors: Cors,
     /// Logs.
     pub log: Log,
     /// Models we can reach, in the order of the file.
@@ -254,6 +256,14 @@ pub struct Relay {
     pub chatwoot_tries: u32,
     /// Messages of a conversation given to the agent. Default 40.
     pub history_max: usize,
+}
+
+/// `[cors]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cors {
+    /// Origins (`https://app.example.com`) whose pages may call `/v1` and read the answers, or `*` for any. Default
+    /// none: browsers then keep every page out.
+    pub origins: Vec<String>,
 }
 
 /// `[log]`

@@ -40,6 +40,8 @@ pub(super) struct RawConfig {
     pub(super) usage: Usage,
     /// Conversations.
     pub(super) relay: RawRelay,
+    /// Which pages of a browser may call `/v1`.
+    pub(super) cors: RawCors,
     /// Logs.
     pub(super) log: RawLog,
     /// What a model token costs in budget tokens. A model that no rate names costs one for one.
@@ -201,6 +203,15 @@ pub(super) struct RawRelay {
     /// Messages of a conversation given to the agent.
     #[schemars(range(min = 1, max = 10_000))]
     pub(super) history_max: usize,
+}
+
+/// `[cors]`
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawCors {
+    /// Origins (`https://app.example.com`, without a path) whose pages may call `/v1` and read the answers, or `*`
+    /// for any. None: browsers keep every page out.
+    pub(super) origins: Vec<String>,
 }
 
 /// `[log]`

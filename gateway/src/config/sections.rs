@@ -12,10 +12,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use tracing_subscriber::EnvFilter;
 
-use super::raw::{RawInbox, RawListen, RawLog, RawLogFormat, RawRelay, RawRuntime, RawTimeouts, RawTls};
+use super::raw::{RawCors, RawInbox, RawListen, RawLog, RawLogFormat, RawRelay, RawRuntime, RawTimeouts, RawTls};
 use super::report::{Place, Report};
 use super::text::{self, Origin};
-use super::{Inbox, Listen, Log, Relay, Runtime, Timeouts, TlsFiles};
+use super::{Cors, Inbox, Listen, Log, Relay, Runtime, Timeouts, TlsFiles};
 
 pub(super) fn listen(raw: RawListen, place: &Place<'_>, origin: Origin<'_>, report: &mut Report) -> Option<Listen> {
     let public = address(&raw.public, &place.key("public"), report);
@@ -126,6 +126,27 @@ pub(super) fn relay(raw: &RawRelay, place: &Place<'_>, report: &mut Report) -> R
         chatwoot_tries: raw.chatwoot_tries,
         history_max: raw.history_max,
     }
+}
+
+pub(super) fn cors(raw: RawCors, place: &Place<'_>, report: &mut Report) -> Cors {
+    for (index, origin) in raw.origins.iter().enumerate() {
+        if origin != "*" && !is_origin(origin) {
+            let message = "is no origin: write the scheme and the host as a browser does, in small letters and without a \
+                           path (https://app.example.com), or * for any";
+            report.add(&place.key("origins").item(index), message);
+        }
+    }
+    Cors { origins: raw.origins }
+}
+
+/// What a browser would send as `Origin`: compared byte for byte, so anything else would never match.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme @ ("http" | "https"), host)) = text.split_once("://") else { return false };
+    let authority = host.parse::<http::uri::Authority>();
+    let default_port = if scheme == "http" { 80 } else { 443 };
+    !text.contains(char::is_uppercase)
+        && !host.contains(['@', '*'])
+        && authority.is_ok_and(|authority| !authority.host().is_empty() && authority.port_u16() != Some(default_port))
 }
 
 pub(super) fn log(raw: RawLog, place: &Place<'_>, report: &mut Report) -> Log {

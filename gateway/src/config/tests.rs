@@ -207,6 +207,33 @@ fn wrong_types_and_bounds() {
     }
 }
 
+#[test]
+fn an_origin_is_written_as_a_browser_sends_it() {
+    for (origin, is_good) in [
+        ("https://app.example.com", true),
+        ("http://localhost:5173", true),
+        ("https://[::1]:8443", true),
+        ("*", true),
+        ("https://app.example.com/", false),
+        ("https://App.example.com", false),
+        ("https://app.example.com:443", false),
+        ("https://user@app.example.com", false),
+        ("https://*.example.com", false),
+        ("app.example.com", false),
+        ("null", false),
+        ("", false),
+    ] {
+        let read = read(&format!("[cors]\norigins = [\"https://one.example\", \"{origin}\"]\n"));
+        match read {
+            Ok(config) => assert!(is_good && config.cors.origins == ["https://one.example", origin], "{origin}"),
+            Err(errors) => {
+                let about: Vec<_> = errors.0.iter().filter(|error| error.key == "cors.origins[1]").collect();
+                assert_eq!(about.len(), usize::from(!is_good), "{origin}: {errors}");
+            }
+        }
+    }
+}
+
 /// What the walk lets through must deserialise: no error may come from serde, which stops at its first and names no key.
 #[test]
 fn whatever_stands_there_every_error_has_a_key_and_a_line() {

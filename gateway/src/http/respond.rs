@@ -5,7 +5,7 @@
 //! nothing else, and hands the conversation to a human on anything else, so there is no 503 in its column.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
@@ -15,8 +15,8 @@ use crate::http::request_id::RequestId;
 
 /// The header that carries the request id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+pub(crate) const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+pub(crate) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 #[derive(Serialize)]
@@ -34,6 +34,15 @@ struct OpenAiError<'a> {
     code: &'static str,
 }
 
+/// A document of our own.
+pub fn json(document: &impl Serialize) -> Result<Response<Body>, Error> {
+    let body = serde_json::to_vec(document)
+        .map_err(|error| Error::new(Reason::Internal, "The answer was not written.").caused_by(error))?;
+    let mut response = Response::new(Body::from(Bytes::from(body)));
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    Ok(response)
+}
+
 /// A failed `/v1` call.
 pub fn openai(error: &Error, request_id: RequestId) -> Response<Body> {
     let mut response = Response::new(Body::from(openai_body(error)));
@@ -41,9 +50,6 @@ pub fn openai(error: &Error, request_id: RequestId) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(X_REQUEST_ID, request_id.header());
-    if error.reason == Reason::MethodNotAllowed {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, POST, OPTIONS"));
-    }
     match error.retry {
         Some(Retry::AfterMs(ms)) => {
             // Whole seconds, rounded up, beside the exact figure that OpenAI's SDKs prefer.

@@ -19,12 +19,12 @@ use tokio::time::{Instant, Sleep};
 use crate::Gateway;
 use crate::error::{Error, Reason};
 use crate::http::body::{Body, BodyError};
-use crate::http::respond::{self, X_REQUEST_ID};
+use crate::http::respond;
 use crate::ingress::budget::{Budget, Growth};
+use crate::ingress::call::Asked;
 use crate::ingress::trace::Trace;
-use crate::llm::stream::{Stream, error_event};
+use crate::llm::stream::{End, Stream};
 use crate::llm::upstream::Upstream;
-use crate::llm::usage::Usage;
 use crate::metrics::Outcome;
 
 /// After `[DONE]` the upstream has this long to end its body, so that the connection can be used again.
@@ -48,7 +48,7 @@ struct Books {
     budget: Budget,
     trace: Trace,
     upstream: Arc<Upstream>,
-    body_bytes: usize,
+    asked: Asked,
 }
 
 impl Answer {
@@ -59,58 +59,61 @@ impl Answer {
         budget: Budget,
         upstream: &Arc<Upstream>,
         response: Response<Incoming>,
-        include_usage: bool,
-        body_bytes: usize,
+        asked: Asked,
     ) -> Response<Body> {
         let config = gateway.config();
         let now = Instant::now();
         let stall = config.timeouts.stall;
         let last_moment = now + config.timeouts.total;
         let content_type = response.headers().get(CONTENT_TYPE).cloned();
-        let request_id = trace.request_id();
-        let standing = trace.standing();
-        let answer = Self {
-            upstream_body: Some(response.into_body()),
-            stream: Stream::new(config.limits.upstream_frame_bytes_max, include_usage),
-            books: Some(Books { budget, trace: trace.hand_over(), upstream: Arc::clone(upstream), body_bytes }),
-            timer: Box::pin(tokio::time::sleep_until((now + stall).min(last_moment))),
-            stall,
-            last_moment,
-        };
-        let mut out = Response::new(Body::Stream(Box::pin(answer)));
+        let mut out = Response::new(Body::empty());
         let headers = out.headers_mut();
         headers.insert(CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("text/event-stream")));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-        headers.insert(X_REQUEST_ID, request_id.header());
-        if let Some(standing) = standing {
-            standing.write(headers);
-        }
+        trace.write_headers(headers);
+        let frame_bytes_max = config.limits.upstream_frame_bytes_max;
+        let answer = Self {
+            upstream_body: Some(response.into_body()),
+            stream: Stream::new(asked.endpoint, frame_bytes_max, asked.answers, asked.include_usage),
+            books: Some(Books { budget, trace: trace.hand_over(), upstream: Arc::clone(upstream), asked }),
+            timer: Box::pin(tokio::time::sleep_until((now + stall).min(last_moment))),
+            stall,
+            last_moment,
+        };
+        *out.body_mut() = Body::Stream(Box::pin(answer));
         out
     }
 
     /// A chunk has come. Gives what the client sees of it.
     fn passed(&mut self, chunk: Bytes) -> Bytes {
-        match self.stream.push(chunk) {
-            Ok(out) => {
-                let output = self.stream.output();
-                let Some(books) = self.books.as_mut() else { return out };
-                if !self.stream.is_done() && books.budget.grow(output) == Growth::Spent {
-                    let usage = Usage { output, ..self.stream.told().unwrap_or_default() };
-                    let end = self.stream.cut_off(usage);
-                    self.upstream_body = None;
-                    self.settle(Outcome::Ok);
-                    return if out.is_empty() { end } else { [out, end].concat().into() };
-                }
-                if self.stream.is_done() {
-                    self.settle(Outcome::Ok);
-                    self.timer.as_mut().reset(Instant::now() + TAIL_WAIT);
-                }
-                out
+        let books = &mut self.books;
+        let passed = self
+            .stream
+            .push(chunk, |output| books.as_mut().is_none_or(|books| books.budget.grow(output) == Growth::Covered));
+        match passed.end {
+            End::Open => passed.bytes,
+            End::Done => {
+                self.settle(Outcome::Ok);
+                self.timer.as_mut().reset(Instant::now() + TAIL_WAIT);
+                passed.bytes
             }
-            Err(error) => {
-                let error = Error::new(Reason::UpstreamFailed, "The model's answer cannot be read.").caused_by(error);
-                self.broken(&error)
+            End::Stopped => {
+                let (told, output) = (self.stream.told(), self.stream.output());
+                let usage = self.books.as_ref().map(|books| books.budget.so_far(told, output)).unwrap_or_default();
+                let end = self.stream.cut_off(&usage);
+                self.upstream_body = None;
+                self.settle(Outcome::Ok);
+                joined(passed.bytes, end)
+            }
+            End::Failed => {
+                // The upstream's own error event is the one that the client gets.
+                self.failed(&Error::new(Reason::UpstreamFailed, "The model failed in the middle of its answer."));
+                passed.bytes
+            }
+            End::Unreadable => {
+                let event = self.broken(&Error::new(Reason::UpstreamFailed, "The model's answer cannot be read."));
+                joined(passed.bytes, event)
             }
         }
     }
@@ -118,41 +121,52 @@ impl Answer {
     /// The upstream has ended.
     fn ended(&mut self) -> Option<Bytes> {
         self.upstream_body = None;
-        let rest = self.stream.finish();
-        if self.stream.is_done() || self.books.is_none() {
-            self.settle(Outcome::Ok);
-            return rest;
-        }
-        // No `[DONE]`: some servers end like that after their usage; without it the answer is not whole.
-        if self.stream.told().is_some() {
-            self.settle(Outcome::Ok);
-            return rest;
-        }
-        Some(self.broken(&Error::new(Reason::UpstreamFailed, "The model's answer broke off.")))
+        let passed = self.stream.finish();
+        let rest = match passed.end {
+            _ if self.books.is_none() => passed.bytes,
+            End::Done => {
+                self.settle(Outcome::Ok);
+                passed.bytes
+            }
+            End::Failed => {
+                self.failed(&Error::new(Reason::UpstreamFailed, "The model failed in the middle of its answer."));
+                passed.bytes
+            }
+            End::Open | End::Stopped | End::Unreadable => {
+                let event = self.broken(&Error::new(Reason::UpstreamFailed, "The model's answer broke off."));
+                joined(passed.bytes, event)
+            }
+        };
+        (!rest.is_empty()).then_some(rest)
     }
 
     /// The answer cannot go on: one error event, and no `[DONE]`.
     fn broken(&mut self, error: &Error) -> Bytes {
+        self.failed(error);
+        self.stream.error_event(&respond::openai_body(error))
+    }
+
+    fn failed(&mut self, error: &Error) {
         self.upstream_body = None;
         if let Some(books) = self.books.as_mut() {
             books.trace.refused(error);
         }
         self.settle(Outcome::Upstream);
-        error_event(&respond::openai_body(error))
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        let Some(Books { budget, mut trace, upstream, body_bytes }) = self.books.take() else { return };
-        let told = self.stream.told();
-        if let Some(usage) = told {
-            upstream.learn(body_bytes, usage.input);
+        let Some(Books { budget, mut trace, upstream, asked }) = self.books.take() else { return };
+        let (told, output) = (self.stream.told(), self.stream.output());
+        if let Some(usage) = told
+            && asked.whole_prompt
+        {
+            upstream.learn(asked.body_bytes, usage.input);
         }
-        let output = self.stream.output();
         if told.is_none() && output == 0 && outcome == Outcome::Upstream {
             // It failed before it produced anything.
             budget.release();
         } else {
-            trace.used(budget.settle(told, output).0);
+            trace.used(budget.settle(told, output));
         }
         trace.finish(StatusCode::OK, outcome);
     }
@@ -163,6 +177,10 @@ impl Answer {
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
+}
+
+fn joined(first: Bytes, second: Bytes) -> Bytes {
+    if first.is_empty() { second } else { [first, second].concat().into() }
 }
 
 impl HttpBody for Answer {

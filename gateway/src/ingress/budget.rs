@@ -8,10 +8,14 @@
 //! Far from the limit the prompt is estimated by the average of what this upstream told; within a twentieth of it,
 //! by what it can be at most: a token is at least one byte.
 
+use std::borrow::Cow;
+
 use relais_policies::limit::Limit;
 use relais_policies::rate_card::{ModelPrice, TokenUsage};
 
 use crate::admission::{Call, Denied, Kind, Permit, Reservation, Use};
+use crate::error::{Reason, Retry};
+use crate::llm::endpoint::Endpoint;
 use crate::llm::request::Head;
 use crate::llm::upstream::Upstream;
 use crate::llm::usage::Usage;
@@ -25,6 +29,10 @@ const UNARY: u64 = 4_096;
 const FLOOR: u64 = 16;
 /// No model writes more in one answer; a clamp above it would change a request for nothing.
 const ANSWER_MAX: u64 = 1 << 20;
+/// The largest context there is, with room to grow.
+const CONTEXT_MAX: u64 = 16 << 20;
+/// Bytes of an answer's text for one token, where nobody told: the usual figure for English.
+const BYTES_PER_WORDY_TOKEN: u64 = 4;
 /// Chat templates add a few tokens that stand in no byte of the body.
 const TEMPLATE_TOKENS: u64 = 16;
 
@@ -33,9 +41,12 @@ const TEMPLATE_TOKENS: u64 = 16;
 pub(super) struct Budget {
     reservation: Reservation,
     price: ModelPrice,
-    /// Prompt tokens as estimated.
+    /// Prompt tokens reserved for: the estimate with a margin or, near the limit, what they are at most.
     input: u64,
-    body_bytes: u64,
+    /// Prompt tokens charged if the provider tells none.
+    estimate: u64,
+    /// Prompt tokens that a provider may tell and be believed.
+    input_max: u64,
     answers: u64,
     /// Output tokens of all answers that the reservation covers; `None`: output is free.
     covered: Option<u64>,
@@ -66,12 +77,10 @@ impl Budget {
         let policy = &key.tenant.policy;
         let price = policy.rate_card.price(head.model());
         let (bytes, answers) = (body_bytes as u64, head.answers);
-        let estimate = upstream.estimate(body_bytes).saturating_add(TEMPLATE_TOKENS);
-        let input = if near_limit(&permit, price, estimate) { bytes.saturating_add(TEMPLATE_TOKENS) } else { estimate };
-        let per_call = match policy.limits.tokens_per_call {
-            Limit::Unlimited => None,
-            Limit::AtMost(most) => price.output_within(most, &used(input, 0)).map(|output| output / answers),
-        };
+        let estimate = upstream.estimate(body_bytes);
+        let prompt = if near_limit(&permit, price, estimate) { bytes } else { estimate };
+        let input = prompt.saturating_add(TEMPLATE_TOKENS);
+        let per_call = within_one_call(&permit, policy.limits.tokens_per_call, price, estimate, head)?;
         let allowed = match (head.output_max(), per_call) {
             (Some(asked), Some(most)) => Some(asked.min(most)),
             (one, None) | (None, one) => one,
@@ -79,7 +88,7 @@ impl Budget {
         let first = allowed.unwrap_or(u64::MAX).min(if head.stream { SLICE } else { allowed.unwrap_or(UNARY) });
         let least = price.cost(&used(input, first.min(FLOOR).saturating_mul(answers)));
         let want = price.cost(&used(input, first.saturating_mul(answers)));
-        let reservation = permit.reserve(Call { model: head.model(), kind: Kind::Chat }, least, want)?;
+        let reservation = permit.reserve(Call { model: head.model(), kind: kind(head.endpoint()) }, least, want)?;
         let reachable =
             if head.stream { reservation.tokens().saturating_add(reservation.room) } else { reservation.tokens() };
         let limited = reservation.standing.tokens.is_some() || reservation.room < u64::MAX;
@@ -91,12 +100,16 @@ impl Budget {
         let capped = per_call.filter(|most| head.output_max().is_none_or(|asked| asked > *most));
         let clamp = [clamp, capped].into_iter().flatten().min();
         let covered = price.output_within(reservation.tokens(), &used(input, 0));
+        // Images by address and server-side tools add tokens that stand in no byte; a conversation that the upstream
+        // keeps may be as long as its context.
+        let unseen = if head.continues { CONTEXT_MAX } else { 65_536 };
         Ok(Self {
             output_max: clamp.or(allowed),
             reservation,
             price,
             input,
-            body_bytes: bytes,
+            estimate,
+            input_max: bytes.saturating_mul(4).saturating_add(unseen),
             answers,
             covered,
             clamp,
@@ -108,15 +121,10 @@ impl Budget {
         self.clamp
     }
 
-    /// What is left of every limit.
-    pub(super) fn standing(&self) -> crate::admission::Standing {
-        self.reservation.standing
-    }
-
     /// The answer has grown to so many output tokens. Reserves ahead of it.
     pub(super) fn grow(&mut self, output: u64) -> Growth {
         let Some(covered) = self.covered else { return Growth::Covered };
-        self.reservation.count(self.cost(&Usage { input: self.input, output, ..Usage::default() }, true));
+        self.reservation.count(self.cost(&Usage { input: self.estimate, output, ..Usage::default() }, true));
         // Half a slice ahead, so that one chunk with many tokens does not outrun it.
         if output.saturating_add(SLICE / 2) < covered {
             return Growth::Covered;
@@ -136,19 +144,33 @@ impl Budget {
         self.reservation.release();
     }
 
-    /// The call is over. `told` is what the provider says; without it, `output` counted tokens are charged, no more than
-    /// the reservation covers.
-    pub(super) fn settle(self, told: Option<Usage>, output: u64) -> (Use, Usage) {
-        let (usage, estimated) = match told {
-            Some(told) => self.believable(told),
+    /// What the call comes to if it ends here: what the provider says; without it, what was counted, no more than the
+    /// reservation covers.
+    pub(super) fn so_far(&self, told: Option<Usage>, output: u64) -> Usage {
+        match told {
+            Some(told) => self.believable(told, output).0,
             None => {
                 let output = output.min(self.covered.unwrap_or(u64::MAX));
-                (Usage { input: self.input, output, ..Usage::default() }, true)
+                Usage { input: self.estimate, output, ..Usage::default() }
             }
+        }
+    }
+
+    /// The call is over. `told` is what the provider says; without it, `output` counted tokens are charged.
+    pub(super) fn settle(self, told: Option<Usage>, output: u64) -> Use {
+        let (usage, estimated) = match told {
+            Some(told) => self.believable(told, output),
+            None => (self.so_far(None, output), true),
         };
         let used = self.cost(&usage, estimated);
         self.reservation.settle(used);
-        (used, usage)
+        used
+    }
+
+    /// A unary answer that told no usage: what its words come to, within what it was allowed.
+    pub(super) fn settle_words(self, bytes: u64) -> Use {
+        let output = bytes.div_ceil(BYTES_PER_WORDY_TOKEN).min(self.output_max_all());
+        self.settle(None, output)
     }
 
     /// A unary call that was cut off by its client, or whose answer told nothing: what it may have produced.
@@ -161,18 +183,20 @@ impl Budget {
     }
 
     /// What a provider tells, within what is possible: a prompt has no more tokens than some multiple of its bytes,
-    /// an answer no more than it was allowed. Beyond, it is bounded, and marked as estimated.
-    fn believable(&self, told: Usage) -> (Usage, bool) {
-        // Images by address and server-side tools add tokens that stand in no byte.
-        let input_max = self.body_bytes.saturating_mul(4).saturating_add(65_536);
-        let output_max = match self.output_max {
-            Some(most) => most.saturating_mul(self.answers).saturating_add(FLOOR),
-            None => ANSWER_MAX.saturating_mul(self.answers),
-        };
-        let input = told.input.min(input_max);
-        let output = told.output.min(output_max);
+    /// an answer no more than it was allowed, or than were seen. Beyond, it is bounded, and marked as estimated.
+    fn believable(&self, told: Usage, counted: u64) -> (Usage, bool) {
+        let input = told.input.min(self.input_max);
+        let output = told.output.min(self.output_max_all().max(counted));
         let usage = Usage { input, cached: told.cached.min(input), output, reasoning: told.reasoning.min(output) };
         (usage, usage != told)
+    }
+
+    fn output_max_all(&self) -> u64 {
+        match self.output_max {
+            Some(0) => 0,
+            Some(most) => most.saturating_mul(self.answers).saturating_add(FLOOR),
+            None => ANSWER_MAX.saturating_mul(self.answers),
+        }
     }
 
     fn cost(&self, usage: &Usage, estimated: bool) -> Use {
@@ -192,8 +216,46 @@ impl Budget {
     }
 }
 
+/// How the ledger names it.
+fn kind(endpoint: Endpoint) -> Kind {
+    match endpoint {
+        Endpoint::Chat => Kind::Chat,
+        Endpoint::Responses => Kind::Responses,
+        Endpoint::Completions => Kind::Completions,
+        Endpoint::Embeddings => Kind::Embeddings,
+    }
+}
+
 fn used(input: u64, output: u64) -> TokenUsage {
     TokenUsage { input, output, ..TokenUsage::default() }
+}
+
+/// Output tokens for each answer within what one call may spend; `None`: as many as there are. A prompt that takes
+/// it all is refused.
+fn within_one_call(
+    permit: &Permit,
+    limit: Limit,
+    price: ModelPrice,
+    input: u64,
+    head: &Head<'_>,
+) -> Result<Option<u64>, Denied> {
+    let Limit::AtMost(most) = limit else { return Ok(None) };
+    if price.cost(&used(input, 0)) > most {
+        return Err(over_per_call(permit, most));
+    }
+    match price.output_within(most, &used(input, 0)).map(|output| output / head.answers) {
+        Some(0) if head.output_max() != Some(0) => Err(over_per_call(permit, most)),
+        output => Ok(output),
+    }
+}
+
+fn over_per_call(permit: &Permit, most: u64) -> Denied {
+    Denied {
+        reason: Reason::TooLarge,
+        message: Cow::Owned(format!("One call may spend {most} budget tokens, and this one's prompt leaves none.")),
+        retry: Retry::Never,
+        standing: permit.standing,
+    }
 }
 
 /// Within a twentieth of the limit, or of what the prompt alone takes.

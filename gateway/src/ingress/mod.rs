@@ -2,12 +2,15 @@
 //!
 //! Handlers meet the relay only in the inbox; they never call it.
 
-pub mod chat;
+pub mod call;
+pub mod limits;
 pub mod models;
+pub mod openapi;
 pub mod ops;
 
 mod answer;
 mod budget;
 mod trace;
+mod unary;
 
 pub use trace::Trace;

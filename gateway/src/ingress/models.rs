@@ -3,16 +3,17 @@
 //! An upstream that serves `*` serves names nobody listed; those are not invented here. It costs nothing and counts
 //! as no call.
 
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response};
+use std::borrow::Cow;
+
+use http::Response;
 use serde::Serialize;
 
 use crate::Gateway;
-use crate::auth::api_key;
+use crate::auth::api_key::Caller;
 use crate::error::{Error, Reason};
 use crate::http::body::Body;
-use crate::ingress::Trace;
+use crate::http::respond;
+use crate::ingress::call;
 
 #[derive(Serialize)]
 struct Model<'a> {
@@ -29,31 +30,67 @@ struct List<'a> {
     data: Vec<Model<'a>>,
 }
 
-/// Client leaves: cancel.
-pub fn list<B>(gateway: &Gateway, trace: &mut Trace, request: &Request<B>) -> Result<Response<Body>, Error> {
-    let caller = api_key::authenticate(&gateway.store, request.headers(), gateway.clock.now_ms())?;
-    trace.caller(&caller.key);
-    caller.may_call()?;
-    trace.stands(caller.key.tenant.account.standing(caller.key.slot));
+/// The list, or the one of this id as it stands in the address. Client leaves: cancel.
+pub fn answer(gateway: &Gateway, caller: &Caller, id: Option<&str>) -> Result<Response<Body>, Error> {
+    call::may_call(caller)?;
     let upstreams = gateway.upstreams();
-    let mut models: Vec<Model<'_>> = upstreams
+    let mut models = upstreams
         .named_models()
         .into_iter()
         .filter(|(id, _)| caller.key.allows_model(id))
-        .map(|(id, owned_by)| Model { id, object: "model", created: 0, owned_by })
-        .collect();
-    let body = match request.uri().path().strip_prefix("/v1/models/") {
-        None => serde_json::to_vec(&List { object: "list", data: models }),
-        Some(wanted) => {
-            models.retain(|model| model.id == wanted);
-            let model = models.first().ok_or_else(|| {
+        .map(|(id, owned_by)| Model { id, object: "model", created: 0, owned_by });
+    match id {
+        None => respond::json(&List { object: "list", data: models.collect() }),
+        Some(id) => {
+            // A name may hold a slash, which some clients escape and some do not.
+            let wanted = percent_decoded(id);
+            let model = models.find(|model| wanted.as_deref() == Some(model.id)).ok_or_else(|| {
                 Error::new(Reason::UnknownModel, "No such model, or not for this key.").param("model")
             })?;
-            serde_json::to_vec(model)
+            respond::json(&model)
         }
-    };
-    let body = body.map_err(|error| Error::new(Reason::Internal, "The list was not written.").caused_by(error))?;
-    let mut response = Response::new(Body::from(Bytes::from(body)));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    }
+}
+
+/// What a part of an address says. `None`: bytes that are no text. A `%` without two hex digits is itself.
+fn percent_decoded(part: &str) -> Option<Cow<'_, str>> {
+    if !part.contains('%') {
+        return Some(Cow::Borrowed(part));
+    }
+    let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let bytes = part.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
+        match (byte, digit(bytes.get(at)), digit(bytes.get(at + 1))) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(high * 16 + low);
+                at += 2;
+            }
+            _ => out.push(*byte),
+        }
+    }
+    String::from_utf8(out).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_read_as_every_client_writes_them() {
+        for (part, says) in [
+            ("gpt-4o", Some("gpt-4o")),
+            ("org/model", Some("org/model")),
+            ("org%2Fmodel%3alatest", Some("org/model:latest")),
+            ("100%", Some("100%")),
+            ("a%2", Some("a%2")),
+            ("%zz", Some("%zz")),
+            ("caf%C3%A9", Some("café")),
+            ("%ff", None),
+        ] {
+            assert_eq!(percent_decoded(part).as_deref(), says, "{part}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 
 use crate::admission::{Denied, Standing, Use};
@@ -25,7 +25,8 @@ use crate::{Gateway, Route};
 pub struct Trace {
     open: Option<Open>,
     request_id: RequestId,
-    standing: Option<Standing>,
+    /// What was left when a limit said no.
+    denied: Option<Standing>,
 }
 
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl Trace {
         gateway.route_metrics(route).in_flight.inc();
         Self {
             request_id: gateway.request_ids.next(),
-            standing: None,
+            denied: None,
             open: Some(Open {
                 gateway: Arc::clone(gateway),
                 route,
@@ -86,20 +87,19 @@ impl Trace {
         self.request_id
     }
 
-    /// What the caller has left, once known.
-    pub fn standing(&self) -> Option<Standing> {
-        self.standing
-    }
-
-    /// What the caller has left.
-    pub fn stands(&mut self, standing: Standing) {
-        self.standing = Some(standing);
-    }
-
-    /// A limit said no: what is left goes into the answer's headers.
+    /// A limit said no: what is left goes into the answer's headers as the refusal saw it.
     pub fn denied(&mut self, denied: Denied) -> Error {
-        self.standing = Some(denied.standing);
+        self.denied = Some(denied.standing);
         denied.into()
+    }
+
+    /// The headers of every answer: the request's id and, once the caller is known, what is left to it now.
+    pub fn write_headers(&self, headers: &mut HeaderMap) {
+        headers.insert(X_REQUEST_ID, self.request_id.header());
+        let key = self.open.as_ref().and_then(|open| open.key.as_ref());
+        if let Some(standing) = self.denied.or_else(|| key.map(|key| key.tenant.account.standing(key.slot))) {
+            standing.write(headers);
+        }
     }
 
     /// Who asks.
@@ -160,9 +160,8 @@ impl Trace {
 
     /// An answer that is all there leaves now; a streamed one takes the trace with it and finishes it itself.
     pub fn answered(mut self, mut response: Response<Body>) -> Response<Body> {
-        response.headers_mut().insert(X_REQUEST_ID, self.request_id.header());
-        if let Some(standing) = self.standing {
-            standing.write(response.headers_mut());
+        if self.open.is_some() {
+            self.write_headers(response.headers_mut());
         }
         if let Some(open) = &mut self.open {
             open.bytes_out = response.body().size_hint().lower();
@@ -175,7 +174,7 @@ impl Trace {
     /// For a body that outlives the handler: what is left behind does nothing more.
     #[must_use]
     pub fn hand_over(&mut self) -> Self {
-        Self { open: self.open.take(), request_id: self.request_id, standing: self.standing }
+        Self { open: self.open.take(), request_id: self.request_id, denied: self.denied }
     }
 
     /// The end.

@@ -3,8 +3,9 @@
 //! Bodies are never parsed into models and written out again: `request` reads the few fields that decide and
 //! splices the few edits into the client's own bytes; `stream` forwards frames as they came and looks only for
 //! what it accounts. `upstream` chooses who answers. It knows no tenant and keeps no books: it is told what it
-//! may spend and says what was used.
+//! may spend and says what was used. `endpoint` says what differs between the four calls.
 
+pub mod endpoint;
 pub mod request;
 pub mod stream;
 pub mod upstream;

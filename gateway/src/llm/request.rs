@@ -12,10 +12,11 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Reason};
+use crate::llm::endpoint::Endpoint;
 
 /// The fields we act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,10 +29,13 @@ enum Field {
     MaxOutputTokens,
     N,
     BestOf,
+    Prompt,
     Background,
+    PreviousResponseId,
+    Conversation,
 }
 
-const FIELDS: [(&str, Field); 9] = [
+const FIELDS: [(&str, Field); 12] = [
     ("model", Field::Model),
     ("stream", Field::Stream),
     ("stream_options", Field::StreamOptions),
@@ -40,7 +44,10 @@ const FIELDS: [(&str, Field); 9] = [
     ("max_output_tokens", Field::MaxOutputTokens),
     ("n", Field::N),
     ("best_of", Field::BestOf),
+    ("prompt", Field::Prompt),
     ("background", Field::Background),
+    ("previous_response_id", Field::PreviousResponseId),
+    ("conversation", Field::Conversation),
 ];
 
 /// A field's value: where it stands in the body, and what it says.
@@ -53,6 +60,7 @@ struct Found<T> {
 /// What a request says, as far as it decides anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head<'a> {
+    endpoint: Endpoint,
     model: Found<Cow<'a, str>>,
     /// The client wants the answer as it comes.
     pub stream: bool,
@@ -60,28 +68,31 @@ pub struct Head<'a> {
     pub include_usage: bool,
     /// How to ask for the usage, if the client did not: what to write where.
     usage_edit: Option<(Range<usize>, &'static str)>,
-    max_tokens: Option<Found<Option<u64>>>,
-    max_completion_tokens: Option<Found<Option<u64>>>,
-    max_output_tokens: Option<Found<Option<u64>>>,
-    /// Answers asked for at once (the larger of `n` and `best_of`), at least 1.
+    /// The fields of this endpoint that limit the output, as far as the client gave them; the first is the one
+    /// a clamp goes into.
+    limits: Vec<(&'static str, Found<Option<u64>>)>,
+    /// Answers written: the larger of `n` and `best_of` for each prompt, at least 1.
     pub answers: u64,
+    /// Part of the prompt is kept by the upstream and stands in no byte of the body.
+    pub continues: bool,
     /// Where the object's first field may be inserted: behind its `{`.
     open: usize,
 }
 
 impl<'a> Head<'a> {
     /// Reads a body. Errors are the client's, and say which field.
-    pub fn scan(body: &'a [u8]) -> Result<Self, Error> {
+    pub fn scan(endpoint: Endpoint, body: &'a [u8]) -> Result<Self, Error> {
         let text = std::str::from_utf8(body).map_err(|error| malformed("The body is not UTF-8.").caused_by(error))?;
         let mut found = Vec::with_capacity(8);
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let read = deserializer.deserialize_map(HeadVisitor { found: &mut found });
         read.and_then(|()| deserializer.end()).map_err(|error| describe(&error).caused_by(error))?;
-        Self::from_fields(text, &found)
+        Self::from_fields(endpoint, text, &found)
     }
 
-    fn from_fields(text: &'a str, found: &[(Field, &'a RawValue)]) -> Result<Self, Error> {
+    fn from_fields(endpoint: Endpoint, text: &'a str, found: &[(Field, &'a RawValue)]) -> Result<Self, Error> {
         let raw = |field: Field| found.iter().find(|(name, _)| *name == field).map(|(_, raw)| *raw);
+        let given = |field: Field| raw(field).is_some_and(|raw| raw.get() != "null");
         let model = raw(Field::Model).ok_or_else(|| malformed("\"model\" is missing.").param("model"))?;
         let name: Cow<'a, str> = serde_json::from_str::<BorrowedStr<'a>>(model.get())
             .map(|text| text.0)
@@ -98,22 +109,31 @@ impl<'a> Head<'a> {
         }
         let open = text.find('{').map_or(0, |at| at + 1);
         let usage_edit = match raw(Field::StreamOptions) {
+            _ if !endpoint.asks_for_usage() => None,
             None => Some((open..open, "\"stream_options\":{\"include_usage\":true},")),
             Some(raw) => usage_edit(text, raw)?,
         };
-        let n = integer(text, raw(Field::N), "n")?.and_then(|n| n.value).unwrap_or(1);
-        let best_of = integer(text, raw(Field::BestOf), "best_of")?.and_then(|n| n.value).unwrap_or(1);
+        let mut limits = Vec::new();
+        for (name, field) in limit_fields(endpoint) {
+            limits.extend(integer(text, raw(*field), name, endpoint.output_min())?.map(|found| (*name, found)));
+        }
         Ok(Self {
+            endpoint,
             model: Found { range: range_in(text, model.get()), value: name },
-            stream: boolean(raw(Field::Stream), "stream")?.unwrap_or(false),
+            stream: endpoint.has_output() && boolean(raw(Field::Stream), "stream")?.unwrap_or(false),
             include_usage: usage_edit.is_none(),
             usage_edit,
-            max_tokens: integer(text, raw(Field::MaxTokens), "max_tokens")?,
-            max_completion_tokens: integer(text, raw(Field::MaxCompletionTokens), "max_completion_tokens")?,
-            max_output_tokens: integer(text, raw(Field::MaxOutputTokens), "max_output_tokens")?,
-            answers: n.max(best_of).max(1),
+            limits,
+            answers: answers(endpoint, text, raw)?,
+            continues: endpoint == Endpoint::Responses
+                && [Field::PreviousResponseId, Field::Conversation, Field::Prompt].into_iter().any(given),
             open,
         })
+    }
+
+    /// Which call it is.
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint
     }
 
     /// The model, as the client calls it.
@@ -122,24 +142,61 @@ impl<'a> Head<'a> {
     }
 
     /// Output tokens the client allows for each answer: the largest of the fields it set, since we cannot know
-    /// which one an upstream obeys.
+    /// which one an upstream obeys. Fields of other endpoints limit nothing here. Where nothing is written, 0.
     pub fn output_max(&self) -> Option<u64> {
-        [&self.max_tokens, &self.max_completion_tokens, &self.max_output_tokens]
-            .into_iter()
-            .flatten()
-            .filter_map(|found| found.value)
-            .max()
+        if !self.endpoint.has_output() {
+            return Some(0);
+        }
+        self.limits.iter().filter_map(|(_, found)| found.value).max()
     }
+}
 
-    /// Which field carries the limit to the upstream: one the client used, or the one given.
-    fn limit_field<'f>(&self, default: &'f str) -> (&'f str, Option<&Range<usize>>) {
-        match (&self.max_completion_tokens, &self.max_tokens, &self.max_output_tokens) {
-            (Some(found), _, _) => ("max_completion_tokens", Some(&found.range)),
-            (None, Some(found), _) => ("max_tokens", Some(&found.range)),
-            (None, None, Some(found)) => ("max_output_tokens", Some(&found.range)),
-            (None, None, None) => (default, None),
+/// The fields that limit the output, the preferred first.
+fn limit_fields(endpoint: Endpoint) -> &'static [(&'static str, Field)] {
+    match endpoint {
+        Endpoint::Chat => &[("max_completion_tokens", Field::MaxCompletionTokens), ("max_tokens", Field::MaxTokens)],
+        Endpoint::Responses => &[("max_output_tokens", Field::MaxOutputTokens)],
+        Endpoint::Completions => &[("max_tokens", Field::MaxTokens)],
+        Endpoint::Embeddings => &[],
+    }
+}
+
+/// How many answers are written for this request. A completion writes them for each of its prompts.
+fn answers<'a>(endpoint: Endpoint, text: &str, raw: impl Fn(Field) -> Option<&'a RawValue>) -> Result<u64, Error> {
+    let count = |field, name| -> Result<u64, Error> {
+        Ok(integer(text, raw(field), name, 1)?.and_then(|found| found.value).unwrap_or(1))
+    };
+    match endpoint {
+        Endpoint::Chat | Endpoint::Completions => {
+            let each = count(Field::N, "n")?.max(count(Field::BestOf, "best_of")?);
+            let prompts = if endpoint == Endpoint::Completions { raw(Field::Prompt).map_or(1, prompts) } else { 1 };
+            Ok(each.saturating_mul(prompts))
+        }
+        Endpoint::Responses | Endpoint::Embeddings => Ok(1),
+    }
+}
+
+/// How many prompts a completion's `prompt` holds: as many as an array has texts or arrays of tokens; a text, or
+/// one array of tokens, is one.
+fn prompts(prompt: &RawValue) -> u64 {
+    struct Count;
+    impl<'de> Visitor<'de> for Count {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<u64, A::Error> {
+            let (mut count, mut only_numbers) = (0, true);
+            while let Some(item) = items.next_element::<&'de RawValue>()? {
+                count += 1;
+                only_numbers &= item.get().starts_with(|first: char| first == '-' || first.is_ascii_digit());
+            }
+            Ok(if only_numbers { 1 } else { count })
         }
     }
+    serde_json::Deserializer::from_str(prompt.get()).deserialize_seq(Count).unwrap_or(1)
 }
 
 /// What we change in a request.
@@ -149,7 +206,8 @@ pub struct Edits<'a> {
     pub model: Option<&'a str>,
     /// Ask for usage at the end of the stream, whatever the client said.
     pub include_usage: bool,
-    /// Output tokens at most, for each answer, and the field that carries it if the client used none.
+    /// Output tokens at most, for each answer, and the field that carries it where the client used none and the
+    /// endpoint has more than one.
     pub output_max: Option<(u64, &'a str)>,
 }
 
@@ -163,16 +221,20 @@ impl Edits<'_> {
         if self.include_usage && head.stream {
             pieces.extend(head.usage_edit.clone().map(|(range, text)| (range, Cow::Borrowed(text))));
         }
-        if let Some((most, default)) = self.output_max {
-            let (name, range) = head.limit_field(default);
-            match range {
-                Some(range) => pieces.push((range.clone(), Cow::Owned(most.to_string()))),
-                None => pieces.push((head.open..head.open, Cow::Owned(format!("\"{name}\":{most},")))),
+        if let Some((most, default)) = self.output_max.filter(|_| head.endpoint.has_output()) {
+            match head.limits.first() {
+                Some((_, found)) => pieces.push((found.range.clone(), Cow::Owned(most.to_string()))),
+                None => {
+                    let name = match limit_fields(head.endpoint) {
+                        [(name, _)] => name,
+                        _ => default,
+                    };
+                    pieces.push((head.open..head.open, Cow::Owned(format!("\"{name}\":{most},"))));
+                }
             }
             // A second limit field must not say more than the first.
-            for other in [&head.max_tokens, &head.max_completion_tokens, &head.max_output_tokens].into_iter().flatten()
-            {
-                if Some(&other.range) != range && other.value.is_none_or(|value| value > most) {
+            for (_, other) in head.limits.iter().skip(1) {
+                if other.value.is_none_or(|value| value > most) {
                     pieces.push((other.range.clone(), Cow::Owned(most.to_string())));
                 }
             }
@@ -343,7 +405,12 @@ fn boolean(raw: Option<&RawValue>, name: &'static str) -> Result<Option<bool>, E
 }
 
 /// `null` is OpenAI's word for "not given", but its bytes are there: a clamp must replace them.
-fn integer(text: &str, raw: Option<&RawValue>, name: &'static str) -> Result<Option<Found<Option<u64>>>, Error> {
+fn integer(
+    text: &str,
+    raw: Option<&RawValue>,
+    name: &'static str,
+    least: u64,
+) -> Result<Option<Found<Option<u64>>>, Error> {
     let Some(raw) = raw else { return Ok(None) };
     if raw.get() == "null" {
         return Ok(Some(Found { range: range_in(text, raw.get()), value: None }));
@@ -352,8 +419,8 @@ fn integer(text: &str, raw: Option<&RawValue>, name: &'static str) -> Result<Opt
         .get()
         .parse()
         .ok()
-        .filter(|value| (1..=TOKENS_MAX).contains(value))
-        .ok_or_else(|| malformed(format!("\"{name}\" must be a whole number of at least 1.")).param(name))?;
+        .filter(|value| (least..=TOKENS_MAX).contains(value))
+        .ok_or_else(|| malformed(format!("\"{name}\" must be a whole number of at least {least}.")).param(name))?;
     Ok(Some(Found { range: range_in(text, raw.get()), value: Some(value) }))
 }
 
@@ -364,147 +431,4 @@ fn range_in(text: &str, part: &str) -> Range<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn splice(body: &str, edits: Edits<'_>) -> String {
-        let head = Head::scan(body.as_bytes()).unwrap();
-        let bytes = Bytes::copy_from_slice(body.as_bytes());
-        String::from_utf8(edits.splice(&bytes, &head).to_vec()).unwrap()
-    }
-
-    #[track_caller]
-    fn refused(body: &str, words: &str) {
-        let error = Head::scan(body.as_bytes()).unwrap_err();
-        assert_eq!(error.reason.fault(), crate::error::Fault::Client);
-        assert!(error.message.contains(words), "{body}: {}", error.message);
-    }
-
-    #[test]
-    fn the_head_is_read_and_the_rest_is_not_looked_at() {
-        let body = r#"{"messages":[{"role":"user","content":"hi","model":"inner"}],"model":"gpt-4o","stream":true,
-            "stream_options":{"include_usage":true},"max_tokens":7,"max_completion_tokens":9,"n":2}"#;
-        let head = Head::scan(body.as_bytes()).unwrap();
-        assert_eq!((head.model(), head.stream, head.include_usage), ("gpt-4o", true, true));
-        assert_eq!((head.output_max(), head.answers), (Some(9), 2));
-    }
-
-    #[test]
-    fn what_is_not_edited_is_the_same_buffer() {
-        let body = Bytes::from_static(br#"{"model":"m","messages":[]}"#);
-        let head = Head::scan(&body).unwrap();
-        let sent = Edits { include_usage: true, model: Some("m"), output_max: None }.splice(&body, &head);
-        assert_eq!(sent.as_ptr(), body.as_ptr());
-    }
-
-    #[test]
-    fn edits_touch_nothing_else() {
-        let usage = Edits { include_usage: true, ..Edits::default() };
-        for (body, expected) in [
-            (
-                r#"{"model":"m","stream":true}"#,
-                r#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#,
-            ),
-            (
-                r#"{ "stream" : true, "stream_options" : { "x" : 1 } , "model":"m"}"#,
-                r#"{ "stream" : true, "stream_options" : {"include_usage":true, "x" : 1 } , "model":"m"}"#,
-            ),
-            (
-                r#"{"stream":true,"stream_options":{"include_usage":false},"model":"m"}"#,
-                r#"{"stream":true,"stream_options":{"include_usage":true},"model":"m"}"#,
-            ),
-            (
-                r#"{"stream":true,"stream_options":{},"model":"m"}"#,
-                r#"{"stream":true,"stream_options":{"include_usage":true},"model":"m"}"#,
-            ),
-            (
-                r#"{"stream":true,"stream_options":null,"model":"m"}"#,
-                r#"{"stream":true,"stream_options":{"include_usage":true},"model":"m"}"#,
-            ),
-            (r#"{"model":"m","stream":false}"#, r#"{"model":"m","stream":false}"#),
-        ] {
-            assert_eq!(splice(body, usage), expected);
-        }
-        let rename = Edits { model: Some("lla\"ma"), ..Edits::default() };
-        assert_eq!(splice(r#"{"a":"gpt","model":"gpt"}"#, rename), r#"{"a":"gpt","model":"lla\"ma"}"#);
-    }
-
-    #[test]
-    fn a_clamp_reaches_every_field_that_could_say_more() {
-        let clamp = Edits { output_max: Some((5, "max_tokens")), ..Edits::default() };
-        for (body, expected) in [
-            (r#"{"model":"m"}"#, r#"{"max_tokens":5,"model":"m"}"#),
-            (r#"{"model":"m","max_tokens":50}"#, r#"{"model":"m","max_tokens":5}"#),
-            (
-                r#"{"model":"m","max_tokens":50,"max_completion_tokens":70}"#,
-                r#"{"model":"m","max_tokens":5,"max_completion_tokens":5}"#,
-            ),
-            (r#"{"model":"m","max_tokens":null}"#, r#"{"model":"m","max_tokens":5}"#),
-            (
-                r#"{"model":"m","max_tokens":null,"max_completion_tokens":2}"#,
-                r#"{"model":"m","max_tokens":5,"max_completion_tokens":5}"#,
-            ),
-        ] {
-            assert_eq!(splice(body, clamp), expected);
-        }
-    }
-
-    #[test]
-    fn two_meanings_are_refused() {
-        refused(r#"{"model":"a","model":"b"}"#, "\"model\" stands twice");
-        refused(r#"{"model":"a","Max_Tokens":5}"#, "\"max_tokens\" is not written in lower case");
-        refused(r#"{"model":"a","max_tokens":5,"max_token\u0073":5000}"#, "\"max_tokens\" stands twice");
-        refused(r#"{"model":"a","stream_options":{"include_usage":true,"Include_Usage":false}}"#, "stream_options");
-    }
-
-    #[test]
-    fn nonsense_is_named() {
-        refused("", "line 1");
-        refused("[]", "line 1");
-        refused(r#"{"model":"a"} x"#, "line 1");
-        refused(r#"{"messages":[]}"#, "\"model\" is missing");
-        refused(r#"{"model":7}"#, "must be a string");
-        refused(r#"{"model":""}"#, "1 to 256");
-        refused(r#"{"model":"a","stream":"yes"}"#, "true or false");
-        for limit in ["-1", "0", "1.5", "\"7\"", "99999999999999999999"] {
-            refused(&format!(r#"{{"model":"a","max_tokens":{limit}}}"#), "whole number");
-        }
-        refused(r#"{"model":"a","background":true}"#, "not supported");
-        assert!(Head::scan(b"{\"model\":\"\xff\"}").is_err());
-    }
-
-    #[test]
-    fn depth_costs_no_stack() {
-        let deep = format!("{{\"x\":{}{},\"model\":\"a\"}}", "[".repeat(1_000_000), "]".repeat(1_000_000));
-        assert_eq!(Head::scan(deep.as_bytes()).unwrap().model(), "a");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
-        #[test]
-        fn nothing_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Head::scan(&body);
-        }
-
-        /// Whatever stands around the fields: the edited body says what the edits say, and all else as before.
-        #[test]
-        fn edited_bodies_mean_what_they_should(
-            before in "[a-z]{1,8}", text in "\\PC{0,20}", stream in any::<bool>(),
-            max in proptest::option::of(1u64..1000), usage in proptest::option::of(any::<bool>()),
-        ) {
-            let mut value = serde_json::json!({ format!("{before}_x"): text, "model": "m", "stream": stream });
-            if let Some(max) = max { value["max_tokens"] = max.into(); }
-            if let Some(usage) = usage { value["stream_options"] = serde_json::json!({"include_usage": usage}); }
-            let body = Bytes::from(value.to_string());
-            let head = Head::scan(&body).unwrap();
-            let edits = Edits { model: Some("other"), include_usage: true, output_max: Some((3, "max_tokens")) };
-            let sent: serde_json::Value = serde_json::from_slice(&edits.splice(&body, &head)).unwrap();
-            value["model"] = "other".into();
-            value["max_tokens"] = 3.into();
-            if stream { value["stream_options"] = serde_json::json!({"include_usage": true}); }
-            prop_assert_eq!(sent, value);
-        }
-    }
-}
+mod tests;

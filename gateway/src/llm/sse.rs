@@ -4,6 +4,8 @@
 //! frame cut across two chunks is put together in a buffer, which is bounded. Lines end in LF, CRLF or CR, and a CRLF
 //! may be cut in two. It does not interpret event types, ids or retry times.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 use memchr::memchr2;
 
@@ -106,12 +108,20 @@ impl Frames {
     }
 }
 
-/// The data of a frame with one `data:` line, which is what models send; `None` for a comment, an event without
-/// data, or data over several lines (whose first line is given by [`data_lines`]).
-pub fn data(frame: &[u8]) -> Option<&[u8]> {
+/// The data of a frame: of its one `data:` line, which is what models send, or of several joined by line feeds.
+/// `None` for a comment or an event without data.
+pub fn data(frame: &[u8]) -> Option<Cow<'_, [u8]>> {
     let mut lines = data_lines(frame);
     let first = lines.next()?;
-    if lines.next().is_some() { None } else { Some(first) }
+    let mut rest = lines.peekable();
+    if rest.peek().is_none() {
+        return Some(Cow::Borrowed(first));
+    }
+    Some(Cow::Owned(rest.fold(first.to_vec(), |mut all, line| {
+        all.push(b'\n');
+        all.extend_from_slice(line);
+        all
+    })))
 }
 
 /// Every `data:` line of a frame, without the field's name and one leading space.
@@ -168,11 +178,12 @@ mod tests {
 
     #[test]
     fn data_is_found() {
-        assert_eq!(data(b"data: {}\n\n"), Some(&b"{}"[..]));
-        assert_eq!(data(b"event: x\ndata:{}\r\n\r\n"), Some(&b"{}"[..]));
-        assert_eq!(data(b"\xef\xbb\xbfdata: a\n\n"), Some(&b"a"[..]));
-        assert_eq!(data(b": comment\n\n"), None);
-        assert_eq!(data(b"data: a\ndata: b\n\n"), None);
+        let text = |frame: &'static [u8]| data(frame).map(|data| String::from_utf8(data.into_owned()).unwrap());
+        assert_eq!(text(b"data: {}\n\n").as_deref(), Some("{}"));
+        assert_eq!(text(b"event: x\ndata:{}\r\n\r\n").as_deref(), Some("{}"));
+        assert_eq!(text(b"\xef\xbb\xbfdata: a\n\n").as_deref(), Some("a"));
+        assert_eq!(text(b": comment\n\n"), None);
+        assert_eq!(text(b"data: a\ndata: b\n\n").as_deref(), Some("a\nb"));
     }
 
     proptest! {

@@ -2,65 +2,127 @@
 //!
 //! A pure state machine over chunks. It counts one token per frame that carries a piece of the answer, until the
 //! provider's usage says better; it hides the usage-only frame from a client that did not ask for one; and it can
-//! end the answer early in the client's own protocol: `finish_reason: "length"`, usage if asked for, `[DONE]`.
+//! end the answer early in the client's own protocol. There are two: `chunks` (chat and completions) and `events`
+//! (responses).
 //!
-//! It does not read from a socket, hold a reservation or know a deadline: those are its caller's.
+//! It does not read from a socket, hold a reservation or know a deadline: those are its caller's, which is asked
+//! after each piece whether the next may pass.
+
+mod chunks;
+mod events;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use memchr::memmem::Finder;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::llm::sse::{self, FrameTooLong, Frames};
-use crate::llm::usage::{self, Usage};
+use crate::llm::endpoint::Endpoint;
+use crate::llm::sse::{self, Frames};
+use crate::llm::usage::Usage;
+
+use chunks::Chunks;
+use events::Events;
 
 /// One answer's passage.
 #[derive(Debug)]
 pub struct Stream {
     frames: Frames,
     whole: Vec<Bytes>,
-    find_usage: Finder<'static>,
-    find_empty_delta: Finder<'static>,
-    usage_asked_for: bool,
+    dialect: Dialect,
     told: Option<Usage>,
+    /// The usage told is that of the whole answer, not a running one.
+    told_last: bool,
     counted: u64,
-    last: Bytes,
-    done: bool,
+    end: End,
 }
 
+/// How far an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// More is to come.
+    Open,
+    /// It is whole.
+    Done,
+    /// The caller let no more of it pass.
+    Stopped,
+    /// The upstream has said, in its own event, that it failed.
+    Failed,
+    /// What came cannot be read, or is longer than may be.
+    Unreadable,
+}
+
+/// What the client may see of a chunk, and how far the answer is behind it.
+#[derive(Debug)]
+pub struct Passed {
+    /// May be empty.
+    pub bytes: Bytes,
+    /// Behind these bytes.
+    pub end: End,
+}
+
+#[derive(Debug)]
+enum Dialect {
+    Chunks(Box<Chunks>),
+    Events(Box<Events>),
+}
+
+/// What one frame says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Look {
+    /// It carries a piece of the answer.
+    piece: bool,
+    /// The usage it tells, if one.
+    usage: Option<Usage>,
+    /// That usage is of the whole answer.
+    last_usage: bool,
+    /// The client must not see it.
+    hide: bool,
+    done: bool,
+    failed: bool,
+}
+
+/// The frame's data is no JSON object.
+#[derive(Debug)]
+struct Unreadable;
+
 impl Stream {
-    /// Nothing has come yet.
-    pub fn new(frame_bytes_max: usize, usage_asked_for: bool) -> Self {
+    /// Nothing has come yet. `answers` are written at once; `usage_asked_for` says whether the client wants to see
+    /// the usage.
+    pub fn new(endpoint: Endpoint, frame_bytes_max: usize, answers: u64, usage_asked_for: bool) -> Self {
+        let dialect = match endpoint {
+            Endpoint::Responses => Dialect::Events(Box::new(Events::new(frame_bytes_max))),
+            _ => Dialect::Chunks(Box::new(Chunks::new(endpoint, answers, usage_asked_for))),
+        };
         Self {
             frames: Frames::new(frame_bytes_max),
             whole: Vec::new(),
-            find_usage: Finder::new(b"\"usage\":{"),
-            find_empty_delta: Finder::new(b"\"delta\":{}"),
-            usage_asked_for,
+            dialect,
             told: None,
+            told_last: false,
             counted: 0,
-            last: Bytes::new(),
-            done: false,
+            end: End::Open,
         }
     }
 
-    /// Takes a chunk; gives what the client may see of it now (may be empty).
-    pub fn push(&mut self, chunk: Bytes) -> Result<Bytes, FrameTooLong> {
+    /// Takes a chunk. After each piece of the answer `go_on` hears how many output tokens there are; once it says no,
+    /// nothing behind that piece passes.
+    pub fn push(&mut self, chunk: Bytes, mut go_on: impl FnMut(u64) -> bool) -> Passed {
         let at_frame = self.frames.is_between();
         let mut whole = std::mem::take(&mut self.whole);
         let pushed = self.frames.push(chunk.clone(), &mut whole);
-        let mut hidden = false;
-        let mut kept = 0;
-        for at in 0..whole.len() {
-            let Some(frame) = whole.get(at) else { break };
-            if self.hide(frame) {
-                hidden = true;
-            } else {
-                whole.swap(kept, at);
+        let (mut seen, mut kept) = (0, 0);
+        while self.flows() {
+            let Some(frame) = whole.get(seen) else { break };
+            if self.passes(frame, &mut go_on) {
+                whole.swap(kept, seen);
                 kept += 1;
             }
+            seen += 1;
         }
+        let all = kept == whole.len();
         whole.truncate(kept);
-        let out = if at_frame && self.frames.is_between() && !hidden {
+        if pushed.is_err() && self.flows() {
+            self.end = End::Unreadable;
+        }
+        let bytes = if all && at_frame && self.frames.is_between() {
             // Whole frames and nothing else: they leave together, as they came.
             chunk
         } else if let [one] = whole.as_slice() {
@@ -72,156 +134,117 @@ impl Stream {
         };
         whole.clear();
         self.whole = whole;
-        pushed.map(|()| out)
+        Passed { bytes, end: self.end }
     }
 
-    /// The upstream has closed: what it left unfinished.
-    pub fn finish(&mut self) -> Option<Bytes> {
-        let rest = self.frames.finish()?;
-        (!self.hide(&rest)).then_some(rest)
+    /// The upstream has closed: what it left unfinished. An answer whose usage was told is whole, though some
+    /// servers end it without saying so.
+    pub fn finish(&mut self) -> Passed {
+        let rest = self.frames.finish().filter(|rest| self.passes(rest, &mut |_| true)).unwrap_or_default();
+        if self.end == End::Open {
+            self.end = if self.told_last { End::Done } else { End::Unreadable };
+        }
+        Passed { bytes: rest, end: self.end }
     }
 
-    /// Looks at one frame: counts it, or learns from it, and says whether the client must not see it.
-    fn hide(&mut self, frame: &Bytes) -> bool {
-        if self.find_usage.find(frame).is_some()
-            && let Some(data) = sse::data(frame)
-        {
-            let chunk = usage::chunk(data);
-            self.told = chunk.usage.or(self.told);
-            if chunk.usage_only {
-                return !self.usage_asked_for;
+    fn flows(&self) -> bool {
+        matches!(self.end, End::Open | End::Done)
+    }
+
+    /// Looks at one frame: counts it, learns from it, and says whether the client may see it.
+    fn passes(&mut self, frame: &Bytes, go_on: &mut impl FnMut(u64) -> bool) -> bool {
+        let Some(data) = sse::data(frame) else { return true };
+        let look = match &mut self.dialect {
+            Dialect::Chunks(chunks) => chunks.look(frame, &data),
+            Dialect::Events(events) => events.look(frame, &data),
+        };
+        let Ok(look) = look else {
+            if self.end == End::Open {
+                self.end = End::Unreadable;
+            }
+            return false;
+        };
+        if self.end == End::Done {
+            // What comes behind the end changes nothing any more.
+            return !look.hide;
+        }
+        if look.usage.is_some() {
+            self.told = look.usage;
+            self.told_last = look.last_usage;
+        }
+        if look.failed {
+            self.end = End::Failed;
+        } else if look.done {
+            self.end = End::Done;
+        } else if look.piece {
+            self.counted += 1;
+            if !go_on(self.output()) {
+                self.end = End::Stopped;
             }
         }
-        match sse::data(frame) {
-            Some(b"[DONE]") => self.done = true,
-            Some(_) => {
-                if self.find_empty_delta.find(frame).is_none() {
-                    self.counted += 1;
-                }
-                self.last = frame.clone();
-            }
-            None => {}
-        }
-        false
+        !look.hide
     }
 
-    /// `[DONE]` has passed: the answer is whole.
+    /// The answer is whole.
     pub fn is_done(&self) -> bool {
-        self.done
+        self.end == End::Done
     }
 
-    /// What the provider told.
+    /// What the provider told of the answer as far as it came. A running figure may lag behind what has passed,
+    /// so an answer that is not whole has at least the output that was counted.
     pub fn told(&self) -> Option<Usage> {
-        self.told
+        match self.told {
+            Some(told) if !self.told_last && self.end != End::Done => {
+                Some(Usage { output: told.output.max(self.counted), ..told })
+            }
+            told => told,
+        }
     }
 
-    /// Output tokens so far: told, or else counted.
+    /// Output tokens that have passed.
     pub fn output(&self) -> u64 {
-        self.told.map_or(self.counted, |usage| usage.output)
+        self.told.map_or(0, |usage| usage.output).max(self.counted)
     }
 
     /// Ends the answer here, for want of budget: the frames that say so in the client's protocol.
-    pub fn cut_off(&mut self, usage: Usage) -> Bytes {
-        self.done = true;
-        let last: Value = sse::data(&self.last).and_then(|data| serde_json::from_slice(data).ok()).unwrap_or_default();
-        let head = |key: &str| last.get(key).cloned().unwrap_or(Value::Null);
-        let answers = last.get("choices").and_then(Value::as_array).map_or(0, Vec::len).max(1);
-        let choices: Vec<Value> =
-            (0..answers).map(|index| json!({"index": index, "delta": {}, "finish_reason": "length"})).collect();
-        let chunk = |choices: Value| {
-            json!({
-                "id": head("id"), "object": "chat.completion.chunk", "created": head("created"),
-                "model": head("model"), "choices": choices,
-            })
-        };
-        let mut out = BytesMut::new();
-        let mut frame = |value: &Value| {
-            out.put_slice(b"data: ");
-            out.put_slice(value.to_string().as_bytes());
-            out.put_slice(b"\n\n");
-        };
-        frame(&chunk(Value::from(choices)));
-        if self.usage_asked_for {
-            let mut last = chunk(json!([]));
-            if let Some(object) = last.as_object_mut() {
-                let total = usage.input.saturating_add(usage.output);
-                object.insert(
-                    "usage".to_owned(),
-                    json!({"prompt_tokens": usage.input, "completion_tokens": usage.output, "total_tokens": total}),
-                );
-            }
-            frame(&last);
+    pub fn cut_off(&mut self, usage: &Usage) -> Bytes {
+        self.end = End::Stopped;
+        match &self.dialect {
+            Dialect::Chunks(chunks) => chunks.cut_off(usage),
+            Dialect::Events(events) => events.cut_off(usage),
         }
-        out.put_slice(b"data: [DONE]\n\n");
-        out.freeze()
+    }
+
+    /// One error event, after which the stream ends; `error` is OpenAI's error object in its envelope.
+    pub fn error_event(&self, error: &[u8]) -> Bytes {
+        match &self.dialect {
+            Dialect::Chunks(_) => frame(None, error),
+            Dialect::Events(events) => events.error_event(error),
+        }
     }
 }
 
-/// One error event, after which the stream ends without `[DONE]`.
-pub fn error_event(body: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(body.len() + 8);
-    out.put_slice(b"data: ");
-    out.put_slice(body);
-    out.put_slice(b"\n\n");
+fn frame(event: Option<&str>, data: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(data.len() + 40);
+    put_frame(&mut out, event, data);
     out.freeze()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: &[u8] =
-        b"data: {\"id\":\"x\",\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":null}\n\n";
-    const END: &[u8] = b"data: {\"id\":\"x\",\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
-    const USAGE: &[u8] =
-        b"data: {\"id\":\"x\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\n";
-    const DONE: &[u8] = b"data: [DONE]\n\n";
-
-    fn pass(stream: &mut Stream, bytes: &[u8]) -> Vec<u8> {
-        stream.push(Bytes::copy_from_slice(bytes)).unwrap().to_vec()
+fn put_frame(out: &mut BytesMut, event: Option<&str>, data: &[u8]) {
+    if let Some(event) = event {
+        out.put_slice(b"event: ");
+        out.put_slice(event.as_bytes());
+        out.put_slice(b"\n");
     }
-
-    #[test]
-    fn frames_pass_and_are_counted_until_the_usage_tells() {
-        let mut stream = Stream::new(1000, true);
-        assert_eq!(pass(&mut stream, &[A, A].concat()), [A, A].concat());
-        assert_eq!(stream.output(), 2);
-        assert_eq!(pass(&mut stream, &A[..20]), b"");
-        assert_eq!(pass(&mut stream, &[&A[20..], END].concat()), [A, END].concat());
-        assert_eq!(stream.output(), 3);
-        assert_eq!(pass(&mut stream, &[USAGE, DONE].concat()), [USAGE, DONE].concat());
-        assert_eq!((stream.output(), stream.is_done()), (2, true));
-    }
-
-    #[test]
-    fn usage_that_was_not_asked_for_is_hidden() {
-        let mut stream = Stream::new(1000, false);
-        assert_eq!(pass(&mut stream, &[A, USAGE, DONE].concat()), [A, DONE].concat());
-        assert_eq!(stream.told().unwrap().input, 9);
-    }
-
-    #[test]
-    fn a_chunk_of_whole_frames_is_not_copied() {
-        let mut stream = Stream::new(1000, false);
-        let chunk = Bytes::from([A, A].concat());
-        assert_eq!(stream.push(chunk.clone()).unwrap().as_ptr(), chunk.as_ptr());
-    }
-
-    #[test]
-    fn a_cut_off_reads_as_an_ordinary_end() {
-        let mut stream = Stream::new(1000, true);
-        pass(&mut stream, A);
-        let text =
-            String::from_utf8(stream.cut_off(Usage { input: 4, output: 1, ..Usage::default() }).to_vec()).unwrap();
-        let frames: Vec<&str> = text.trim_end().split("\n\n").collect();
-        assert_eq!(frames.len(), 3);
-        let end: Value = serde_json::from_str(frames[0].strip_prefix("data: ").unwrap()).unwrap();
-        assert_eq!(
-            (&end["choices"][0]["finish_reason"], &end["id"], &end["model"]),
-            (&json!("length"), &json!("x"), &json!("m"))
-        );
-        let usage: Value = serde_json::from_str(frames[1].strip_prefix("data: ").unwrap()).unwrap();
-        assert_eq!(usage["usage"]["total_tokens"], 5);
-        assert_eq!(frames[2], "data: [DONE]");
-    }
+    out.put_slice(b"data: ");
+    out.put_slice(data);
+    out.put_slice(b"\n\n");
 }
+
+/// A frame's data as a document, where one is needed whole: at an early end.
+fn document(frame: &[u8]) -> Value {
+    sse::data(frame).and_then(|data| serde_json::from_slice(&data).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

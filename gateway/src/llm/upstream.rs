@@ -21,6 +21,7 @@ use secrecy::ExposeSecret as _;
 use crate::config;
 use crate::error::{Error, Reason, Retry};
 use crate::http::client::{Client, SendError};
+use crate::llm::endpoint::Endpoint;
 use crate::metrics::Metrics;
 
 /// The models we can reach.
@@ -35,7 +36,7 @@ pub struct Upstreams {
 pub struct Upstream {
     name: Arc<str>,
     config: Arc<config::Upstream>,
-    chat: Uri,
+    addresses: [Uri; 4],
     authorization: Option<HeaderValue>,
     /// Bytes of a request's body per prompt token, in thousandths: a moving average of what it told.
     bytes_per_token_milli: AtomicU64,
@@ -86,12 +87,18 @@ impl Upstreams {
 impl Upstream {
     fn new(config: &Arc<config::Upstream>, metrics: &Metrics) -> Result<Self, Error> {
         let wrong = |what: &'static str| Error::new(Reason::Internal, what);
-        let chat = format!("{}/chat/completions", config.base_url.to_string().trim_end_matches('/')).parse().map_err(
-            |error| {
-                wrong("An upstream's base_url is not an address.")
-                    .caused_by(Box::new(error) as Box<http::uri::InvalidUri>)
-            },
-        )?;
+        let base = config.base_url.to_string();
+        let address = |endpoint: Endpoint| {
+            format!("{}{}", base.trim_end_matches('/'), endpoint.path())
+                .parse::<Uri>()
+                .map_err(|error| wrong("An upstream's base_url is not an address.").caused_by(error))
+        };
+        let addresses = [
+            address(Endpoint::Chat)?,
+            address(Endpoint::Responses)?,
+            address(Endpoint::Completions)?,
+            address(Endpoint::Embeddings)?,
+        ];
         let authorization = match &config.api_key {
             None => None,
             Some(key) => {
@@ -104,7 +111,7 @@ impl Upstream {
         let counter = |outcome| metrics.upstream_requests.with_label_values(&[config.name.as_str(), outcome]);
         Ok(Self {
             name: config.name.as_str().into(),
-            chat,
+            addresses,
             authorization,
             bytes_per_token_milli: AtomicU64::new(BYTES_PER_TOKEN_MILLI),
             ok: counter("ok"),
@@ -157,12 +164,28 @@ impl Upstream {
         self.bytes_per_token_milli.store(next, Ordering::Relaxed);
     }
 
-    /// Sends a chat completion and waits for the head of the answer. An answer that comes back is a 2xx, or a
-    /// refusal of the request itself, which is the client's to read.
-    pub async fn chat(&self, client: &Client, body: Bytes, wait: Duration) -> Result<Response<Incoming>, Error> {
+    fn address(&self, endpoint: Endpoint) -> &Uri {
+        let [chat, responses, completions, embeddings] = &self.addresses;
+        match endpoint {
+            Endpoint::Chat => chat,
+            Endpoint::Responses => responses,
+            Endpoint::Completions => completions,
+            Endpoint::Embeddings => embeddings,
+        }
+    }
+
+    /// Sends a call and waits for the head of the answer. An answer that comes back is a 2xx, or a refusal of the
+    /// request itself, which is the client's to read.
+    pub async fn send(
+        &self,
+        client: &Client,
+        endpoint: Endpoint,
+        body: Bytes,
+        wait: Duration,
+    ) -> Result<Response<Incoming>, Error> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.chat.clone();
+        *request.uri_mut() = self.address(endpoint).clone();
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -6,6 +6,7 @@
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
+use serde_json::Value;
 
 /// Model tokens of one call, as the provider told them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,35 +80,15 @@ impl UsageJson {
     }
 }
 
-/// A stream frame's data, as far as it is accounted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Chunk {
-    /// The usage, if the frame tells one.
-    pub usage: Option<Usage>,
-    /// The frame tells the usage and nothing else: `choices` is empty.
-    pub usage_only: bool,
-}
-
-#[derive(Deserialize)]
-struct ChunkJson<'a> {
-    #[serde(default)]
-    usage: Option<UsageJson>,
-    #[serde(default, borrow)]
-    choices: Option<&'a serde_json::value::RawValue>,
-}
-
 #[derive(Deserialize)]
 struct AnswerJson {
     #[serde(default)]
     usage: Option<UsageJson>,
 }
 
-/// Reads a frame that was seen to contain `"usage"`. Data that is not such an object gives the empty chunk.
-pub fn chunk(data: &[u8]) -> Chunk {
-    let Ok(json) = serde_json::from_slice::<ChunkJson<'_>>(data) else { return Chunk::default() };
-    let empty =
-        json.choices.is_some_and(|choices| choices.get().bytes().filter(|byte| !byte.is_ascii_whitespace()).eq(*b"[]"));
-    Chunk { usage: json.usage.as_ref().and_then(|usage| usage.usage(true)), usage_only: empty && json.usage.is_some() }
+/// Reads a usage object by itself. Something else is no usage.
+pub fn object(json: &str, output_expected: bool) -> Option<Usage> {
+    serde_json::from_str::<UsageJson>(json).ok()?.usage(output_expected)
 }
 
 /// Reads a unary answer's usage. Outer error: the answer is not a JSON object at all.
@@ -115,6 +96,30 @@ pub fn answer(body: &[u8], output_expected: bool) -> Result<Option<Usage>, serde
     let json: AnswerJson = serde_json::from_slice(body)?;
     Ok(json.usage.as_ref().and_then(|usage| usage.usage(output_expected)))
 }
+
+/// Bytes of text in an answer that told no usage: what the model wrote, without what stands around it.
+pub fn written_bytes(body: &[u8]) -> u64 {
+    fn walk(value: &Value, written: &mut u64) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    match value {
+                        Value::String(text) if WRITTEN.contains(&name.as_str()) => *written += text.len() as u64,
+                        _ => walk(value, written),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| walk(item, written)),
+            _ => {}
+        }
+    }
+    let mut written = 0;
+    walk(&serde_json::from_slice(body).unwrap_or_default(), &mut written);
+    written
+}
+
+/// The fields of an answer that hold a model's words, on any endpoint.
+const WRITTEN: [&str; 6] = ["content", "text", "arguments", "refusal", "reasoning_content", "reasoning"];
 
 #[cfg(test)]
 mod tests {
@@ -149,13 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn a_usage_frame_is_told_from_a_content_frame() {
-        let only = chunk(br#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#);
-        assert!(only.usage_only && only.usage.is_some());
-        let both = chunk(br#"{"choices":[{"delta":{}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#);
-        assert!(!both.usage_only && both.usage.is_some());
-        let neither = chunk(br#"{"choices":[{"delta":{"content":"usage"}}],"usage":null}"#);
-        assert_eq!(neither, Chunk::default());
-        assert_eq!(chunk(b"[DONE]"), Chunk::default());
+    fn an_answer_without_usage_is_measured_by_its_words() {
+        let chat = br#"{"model":"a-long-name","choices":[{"message":{"role":"assistant","content":"12345",
+            "tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}]}"#;
+        assert_eq!(written_bytes(chat), 7);
+        let responses = br#"{"instructions":"many words that came from the client","text":{"format":{"type":"text"}},
+            "output":[{"content":[{"type":"output_text","text":"123"}]}]}"#;
+        assert_eq!(written_bytes(responses), 3);
+        assert_eq!(written_bytes(br#"{"data":[{"embedding":"AAAA"}]}"#), 0);
+        assert_eq!(written_bytes(b"<html>"), 0);
     }
 }

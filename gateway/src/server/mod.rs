@@ -9,6 +9,7 @@
 
 mod accept;
 mod connection;
+mod cors;
 mod io;
 mod route;
 mod tls;

@@ -6,14 +6,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{Method, Request, Response, Version};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 
+use crate::auth::api_key;
 use crate::error::{Error, Reason};
 use crate::http::body::Body;
 use crate::http::respond;
 use crate::ingress::{self, Trace};
+use crate::llm::endpoint::Endpoint;
 use crate::metrics::Outcome;
+use crate::server::cors::CrossOrigin;
 use crate::server::io::Watch;
 use crate::{Core, Gateway, Route};
 
@@ -31,49 +35,122 @@ pub(super) async fn public(
     watch: Watch,
 ) -> Outgoing {
     let serving = watch.serving();
-    let path = request.uri().path();
-    let route = v1(path);
+    let route = route(request.uri().path());
+    let is_head = request.method() == Method::HEAD;
+    let cross_origin = match route {
+        Route::Webhook => None,
+        _ => CrossOrigin::of(&gateway.config().cors, request.headers()),
+    };
     let mut trace = Trace::begin(&gateway, route, peer, &request);
-    let answer = match strict(&request) {
-        Ok(()) => serve_v1(&gateway, &core, &mut trace, route, request).await,
+    let strict = strict(&request);
+    let framing_in_doubt = strict.is_err() && request.version() < Version::HTTP_2;
+    let answer = match strict {
+        Ok(()) => serve(&gateway, &core, &mut trace, route, request).await,
         Err(error) => Err(error),
     };
     drop(serving);
-    match answer {
+    let mut response = match answer {
         Ok(response) => trace.answered(response),
         Err(error) => failed(trace, route, &error),
+    };
+    if framing_in_doubt {
+        // Nothing more is read on this connection.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    if let Some(cross_origin) = cross_origin {
+        cross_origin.write(&methods(route), response.headers_mut());
+    }
+    if is_head { without_body(response) } else { response }
 }
 
-fn v1(path: &str) -> Route {
+/// The table: which address leads where.
+fn route(path: &str) -> Route {
     match path {
         "/v1/chat/completions" => Route::Chat,
+        "/v1/responses" => Route::Responses,
+        "/v1/completions" => Route::Completions,
+        "/v1/embeddings" => Route::Embeddings,
         "/v1/models" => Route::Models,
-        _ if path.strip_prefix("/v1/models/").is_some_and(|model| !model.is_empty()) => Route::Models,
+        _ if model_id(path).is_some() => Route::Models,
+        "/v1/limits" => Route::Limits,
+        "/openapi.json" => Route::OpenApi,
         _ => Route::Unknown,
     }
 }
 
-async fn serve_v1(
+/// The methods of a route, as `Allow` tells them.
+fn methods(route: Route) -> HeaderValue {
+    HeaderValue::from_static(match route {
+        Route::Chat | Route::Responses | Route::Completions | Route::Embeddings => "POST, OPTIONS",
+        Route::Models | Route::Limits | Route::OpenApi => "GET, HEAD, OPTIONS",
+        Route::Webhook => "POST",
+        Route::Unknown => "",
+    })
+}
+
+fn model_id(path: &str) -> Option<&str> {
+    path.strip_prefix("/v1/models/").filter(|id| !id.is_empty())
+}
+
+/// Every address below `/v1` wants a key first, also one that does not exist; so whoever has one is always told what
+/// is left of its limits, and nobody else is told anything. Without a key there are only the questions of
+/// browsers and tools: `OPTIONS` and `/openapi.json`.
+async fn serve(
     gateway: &Arc<Gateway>,
     core: &Arc<Core>,
     trace: &mut Trace,
     route: Route,
     request: Incoming,
 ) -> Result<Outgoing, Error> {
-    match route {
-        Route::Chat => {
-            method(&request, &Method::POST)?;
-            ingress::chat::complete(gateway, core, trace, request).await
-        }
-        Route::Models => {
-            method(&request, &Method::GET)?;
-            ingress::models::list(gateway, trace, &request)
-        }
-        Route::Webhook | Route::Unknown => {
-            Err(Error::new(Reason::UnknownRoute, "No such address. The API is under /v1."))
-        }
+    if request.method() == Method::OPTIONS && !matches!(route, Route::Unknown | Route::Webhook) {
+        return Ok(options(route));
     }
+    if route == Route::OpenApi {
+        method(&request, &[Method::GET, Method::HEAD])?;
+        return Ok(ingress::openapi::answer());
+    }
+    if !request.uri().path().starts_with("/v1/") {
+        return Err(unknown_route());
+    }
+    let caller = api_key::authenticate(&gateway.store, request.headers(), gateway.clock.now_ms())?;
+    trace.caller(&caller.key);
+    let endpoint = match route {
+        Route::Chat => Endpoint::Chat,
+        Route::Responses => Endpoint::Responses,
+        Route::Completions => Endpoint::Completions,
+        Route::Embeddings => Endpoint::Embeddings,
+        Route::Models => {
+            method(&request, &[Method::GET, Method::HEAD])?;
+            return ingress::models::answer(gateway, &caller, model_id(request.uri().path()));
+        }
+        Route::Limits => {
+            method(&request, &[Method::GET, Method::HEAD])?;
+            return ingress::limits::answer(gateway, &caller);
+        }
+        Route::OpenApi | Route::Webhook | Route::Unknown => return Err(unknown_route()),
+    };
+    method(&request, &[Method::POST])?;
+    ingress::call::serve(gateway, core, trace, &caller, endpoint, request).await
+}
+
+fn unknown_route() -> Error {
+    Error::new(Reason::UnknownRoute, "No such address. GET /openapi.json tells those that there are.")
+}
+
+fn options(route: Route) -> Outgoing {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, methods(route));
+    response
+}
+
+/// The answer to HEAD: as to GET, but for the body, of which only the length is told.
+fn without_body(response: Outgoing) -> Outgoing {
+    let (mut head, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact().filter(|_| head.status != StatusCode::NO_CONTENT) {
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Response::from_parts(head, Body::empty())
 }
 
 /// The admin listener.
@@ -89,11 +166,12 @@ pub(super) async fn admin(
         .unwrap_or_else(|error| respond::admin(&error))
 }
 
-fn method(request: &Incoming, expected: &Method) -> Result<(), Error> {
-    if request.method() == expected {
+fn method(request: &Incoming, expected: &[Method]) -> Result<(), Error> {
+    if expected.contains(request.method()) {
         return Ok(());
     }
-    Err(Error::new(Reason::MethodNotAllowed, format!("This address takes {expected} only.")))
+    let first = expected.first().unwrap_or(&Method::GET);
+    Err(Error::new(Reason::MethodNotAllowed, format!("This address takes {first} only.")))
 }
 
 /// What hyper lets through and an edge must not: two lengths for one body, or not exactly one host.
@@ -130,14 +208,12 @@ fn failed(mut trace: Trace, route: Route, error: &Error) -> Outgoing {
     let request_id = trace.request_id();
     let mut response = match route {
         Route::Webhook => respond::chatwoot(error, request_id),
-        Route::Chat | Route::Models | Route::Unknown => respond::openai(error, request_id),
+        _ => respond::openai(error, request_id),
     };
-    if let Some(standing) = trace.standing() {
-        standing.write(response.headers_mut());
-    }
-    if error.reason == Reason::Malformed && route != Route::Chat && route != Route::Webhook {
-        // Nothing more is read on a connection whose framing was in doubt.
-        response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    let headers = response.headers_mut();
+    trace.write_headers(headers);
+    if error.reason == Reason::MethodNotAllowed {
+        headers.insert(ALLOW, methods(route));
     }
     trace.finish(response.status(), Outcome::of(error));
     response
