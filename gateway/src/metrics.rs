@@ -248,7 +248,7 @@ impl Metrics {
                 unflushed_tokens: gauge(
                     r,
                     "relais_ledger_unflushed_tokens",
-                    "Budget tokens charged and not yet on disk.",
+                    "Budget tokens charged and not on disk when the ledger last wrote.",
                 )?,
                 flush: histogram(
                     r,

@@ -6,4 +6,5 @@ mod support;
 
 mod chat;
 mod endpoints;
+mod ledger;
 mod reload;
