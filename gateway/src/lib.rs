@@ -9,6 +9,7 @@ pub mod server;
 pub mod reload;
 
 pub mod ingress;
+pub mod relay;
 
 pub mod auth;
 pub mod policy;

@@ -7,6 +7,8 @@ mod support;
 mod chat;
 mod endpoints;
 mod exact;
+mod inbox;
+mod relay;
 mod reload;
 mod upstream_answers;
 mod upstreams;
