@@ -86,7 +86,8 @@ fn parse_seconds(timestamp: &[u8]) -> Option<i64> {
     std::str::from_utf8(timestamp).ok()?.parse().ok()
 }
 
-fn unverified() -> Error {
+/// A delivery that does not verify, whatever is wrong with it.
+pub fn unverified() -> Error {
     Error::new(Reason::BadSignature, "The delivery could not be verified.")
 }
 
