@@ -3,6 +3,7 @@
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use relais_gateway::clock::Clock;
+use relais_gateway::error::Reason;
 use relais_loadtest::fakes::llm::{FakeLlm, Fault, FaultKind, LineEnd, Settings, UsageStyle};
 use serde_json::{Value, json};
 
@@ -572,4 +573,30 @@ async fn a_suspended_tenant_is_told_why() {
     }
     let limits = gateway.call(get(gateway.public(), "/v1/limits", key)).await;
     assert_eq!((limits.status.as_u16(), &limits.json()["status"]), (200, &json!("suspended")));
+}
+
+#[tokio::test]
+async fn the_document_names_every_route_every_method_and_every_reason() {
+    let gateway = Gateway::start(&toml("http://127.0.0.1:1", "", ""));
+    let document = gateway.call(get(gateway.public(), "/openapi.json", "")).await.json();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{model}", "gpt-4o");
+        let allow =
+            gateway.call(Request::options(format!("http://{}{path}", gateway.public())).body(Full::default()).unwrap());
+        let allow = allow.await.header("allow").expect(&path).to_owned();
+        let mut named: Vec<String> =
+            operations.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
+        named.extend(named.contains(&"GET".to_owned()).then(|| "HEAD".to_owned()));
+        named.push("OPTIONS".to_owned());
+        assert_eq!(allow, named.join(", "), "{path}");
+    }
+    let error = &document["components"]["schemas"]["Error"]["properties"]["error"]["properties"];
+    let mut named: Vec<&str> =
+        error["code"]["enum"].as_array().unwrap().iter().map(|code| code.as_str().unwrap()).collect();
+    // A delivery's signature is not this API's matter.
+    let mut reasons: Vec<&str> =
+        Reason::ALL.iter().filter(|reason| **reason != Reason::BadSignature).map(|reason| reason.code()).collect();
+    named.sort_unstable();
+    reasons.sort_unstable();
+    assert_eq!(named, reasons);
 }
