@@ -2,6 +2,13 @@
 //!
 //! A module a behaviour. Bytes are spoken at the edge; nothing here knows the inside.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers are tests: what is missing fails the test"
+)]
+
 mod support;
 
 mod chat;
