@@ -164,7 +164,9 @@ impl Gateway {
     }
 
     /// Gauges that are cheaper to read when asked than to keep.
-    pub fn refresh_gauges(&self) {}
+    pub fn refresh_gauges(&self) {
+        self.upstreams.load().refresh_gauges(&self.metrics);
+    }
 }
 
 /// Why it does not start.
@@ -207,7 +209,7 @@ pub struct Running {
 /// Binds, starts every thread, and returns when it serves.
 pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
-    let upstreams = Upstreams::new(&config.upstreams, &metrics).map_err(StartError::Upstreams)?;
+    let upstreams = Upstreams::new(&config.upstreams, &clock, &metrics, None).map_err(StartError::Upstreams)?;
     let tls = config.listen.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?;
     let workers = if config.runtime.per_core { config.runtime.workers } else { 1 };
     let listeners = server::bind(config.listen.public, config.listen.admin, workers)

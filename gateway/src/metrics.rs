@@ -141,6 +141,22 @@ pub struct RelayMetrics {
     pub turns_running: IntGauge,
 }
 
+/// The upstreams' metrics, by upstream.
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    /// Tries, by upstream and outcome: `ok`, `refused` (the request itself), `busy` (their limit), `full` (ours:
+    /// `connections_max`), `failed`, `timeout`.
+    pub requests: IntCounterVec,
+    /// Whether it is used: 0 closed (yes), 1 half-open (one probe), 2 open (no). Written when the page is asked for.
+    pub state: prometheus::IntGaugeVec,
+    /// Tries after a first one that failed, by the upstream they went to.
+    pub retries: IntCounterVec,
+    /// Tries that were due and not made, because the retry budget was spent.
+    pub retries_withheld: IntCounter,
+    /// From sending to the head of the answer, or to the failure. Seconds.
+    pub wait: HistogramVec,
+}
+
 /// All of it.
 #[derive(Debug)]
 pub struct Metrics {
@@ -152,8 +168,8 @@ pub struct Metrics {
     denials: Vec<(Reason, IntCounter)>,
     /// Tokens of `/v1` calls.
     pub tokens: TokenMetrics,
-    /// Tries at an upstream, by upstream and outcome.
-    pub upstream_requests: IntCounterVec,
+    /// Upstreams.
+    pub upstreams: UpstreamMetrics,
     /// Open connections on the public listener.
     pub connections: IntGauge,
     /// Connections turned away because there were too many.
@@ -199,12 +215,14 @@ impl Metrics {
                 "relais_request_overhead_seconds",
                 "Time in the gateway: the whole request less the wait for the upstream.",
                 &OVERHEAD_BUCKETS,
+                "route",
             )?,
             first_token: histogram_vec(
                 r,
                 "relais_time_to_first_token_seconds",
                 "Until the first piece of a streamed answer left the gateway.",
                 &WAIT_BUCKETS,
+                "route",
             )?,
             in_flight: gauge_vec(r, "relais_requests_in_flight", "Requests being served, by route.", &["route"])?,
             denials: Reason::ALL.iter().map(|reason| (*reason, denials.with_label_values(&[reason.code()]))).collect(),
@@ -214,12 +232,38 @@ impl Metrics {
                 output: tokens.with_label_values(&["output"]),
                 estimated: counter(r, "relais_usage_estimated_total", "Calls charged by our own count.")?,
             },
-            upstream_requests: counter_vec(
-                r,
-                "relais_upstream_requests_total",
-                "Tries at an upstream, by upstream and outcome.",
-                &["upstream", "outcome"],
-            )?,
+            upstreams: UpstreamMetrics {
+                requests: counter_vec(
+                    r,
+                    "relais_upstream_requests_total",
+                    "Tries at an upstream, by upstream and outcome.",
+                    &["upstream", "outcome"],
+                )?,
+                state: gauge_vec(
+                    r,
+                    "relais_upstream_state",
+                    "0: the upstream is used; 1: one request probes it; 2: it is left alone.",
+                    &["upstream"],
+                )?,
+                retries: counter_vec(
+                    r,
+                    "relais_upstream_retries_total",
+                    "Tries after a first one that failed, by the upstream they went to.",
+                    &["upstream"],
+                )?,
+                retries_withheld: counter(
+                    r,
+                    "relais_upstream_retries_withheld_total",
+                    "Tries not made because the retry budget was spent.",
+                )?,
+                wait: histogram_vec(
+                    r,
+                    "relais_upstream_wait_seconds",
+                    "From sending to an upstream to the head of its answer, or to the failure.",
+                    &WAIT_BUCKETS,
+                    "upstream",
+                )?,
+            },
             connections: gauge(r, "relais_connections", "Open connections on the public listener.")?,
             connections_refused: counter(r, "relais_connections_refused_total", "Connections over the limit.")?,
             access_log_dropped: counter(r, "relais_access_log_dropped_total", "Access-log lines dropped.")?,
@@ -353,8 +397,9 @@ fn histogram_vec(
     name: &str,
     help: &str,
     buckets: &[f64],
+    label: &str,
 ) -> Result<HistogramVec, prometheus::Error> {
-    let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["route"])?;
+    let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }

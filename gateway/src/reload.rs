@@ -48,7 +48,8 @@ impl Gateway {
         if !start_only.is_empty() {
             return Err(ReloadError::StartOnly(start_only));
         }
-        let upstreams = Upstreams::new(&config.upstreams, &self.metrics).map_err(ReloadError::Upstreams)?;
+        let upstreams = Upstreams::new(&config.upstreams, &self.clock, &self.metrics, Some(&self.upstreams()))
+            .map_err(ReloadError::Upstreams)?;
         if let (Some(tls), Some(files)) = (&self.tls, &config.listen.tls) {
             tls.reload(files).map_err(ReloadError::Tls)?;
         }

@@ -75,29 +75,57 @@ impl HttpBody for Body {
 }
 
 /// Reads a request's body: at most `bytes_max`, with at most `stall` between two pieces.
+pub async fn read_bounded(mut body: Incoming, bytes_max: usize, stall: Duration) -> Result<Bytes, Error> {
+    match read(&mut body, bytes_max, stall).await {
+        Ok(bytes) => Ok(bytes),
+        Err(ReadError::TooLarge) => {
+            linger(body).await;
+            let message = format!("The request's body is over the limit of {bytes_max} bytes.");
+            Err(Error::new(Reason::TooLarge, message))
+        }
+        Err(ReadError::Stalled) => Err(Error::new(Reason::BodyTimeout, "The request's body did not arrive in time.")),
+        Err(ReadError::Broken(error)) => {
+            Err(Error::new(Reason::Malformed, "The request's body broke off.").caused_by(error))
+        }
+    }
+}
+
+/// Why a body is not whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It is, or says that it will be, over the limit.
+    #[error("the body is over its limit")]
+    TooLarge,
+    /// Nothing came for too long.
+    #[error("the body stalled")]
+    Stalled,
+    /// The connection broke, or what came is not HTTP.
+    #[error("reading the body")]
+    Broken(#[source] hyper::Error),
+}
+
+/// Reads a body: at most `bytes_max`, with at most `stall` between two pieces.
 ///
 /// A body that came in one piece (the common case) is not copied.
-pub async fn read_bounded(mut body: Incoming, bytes_max: usize, stall: Duration) -> Result<Bytes, Error> {
+pub async fn read<B>(body: &mut B, bytes_max: usize, stall: Duration) -> Result<Bytes, ReadError>
+where
+    B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin,
+{
     if body.size_hint().lower() > bytes_max as u64 {
-        linger(body).await;
-        return Err(too_large(bytes_max));
+        return Err(ReadError::TooLarge);
     }
     let mut first = Bytes::new();
     let mut more: Option<BytesMut> = None;
     loop {
         let frame = match tokio::time::timeout(stall, body.frame()).await {
-            Err(_) => return Err(Error::new(Reason::BodyTimeout, "The request's body did not arrive in time.")),
+            Err(_) => return Err(ReadError::Stalled),
             Ok(None) => break,
-            Ok(Some(Err(error))) => {
-                return Err(Error::new(Reason::Malformed, "The request's body broke off.").caused_by(error));
-            }
-            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(frame)) => frame.map_err(ReadError::Broken)?,
         };
         let Ok(data) = frame.into_data() else { continue };
         let so_far = more.as_ref().map_or(first.len(), BytesMut::len);
         if so_far + data.len() > bytes_max {
-            linger(body).await;
-            return Err(too_large(bytes_max));
+            return Err(ReadError::TooLarge);
         }
         match &mut more {
             Some(buffer) => buffer.extend_from_slice(&data),
@@ -132,8 +160,4 @@ async fn linger(mut body: Incoming) {
     };
     // Out of time is as good as done: it was a courtesy.
     let _ = tokio::time::timeout(LINGER_WAIT, reading).await;
-}
-
-fn too_large(bytes_max: usize) -> Error {
-    Error::new(Reason::TooLarge, format!("The request's body is over the limit of {bytes_max} bytes."))
 }

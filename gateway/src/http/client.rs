@@ -3,32 +3,54 @@
 //! One per runtime: connections are pooled where they are used, so a call on one core never wakes another.
 //! It waits for a connection and for the head of the answer within the deadline it is given, follows no
 //! redirect, decompresses nothing and retries nothing: whether a second try is safe is the caller's knowledge.
+//! Interim answers (1xx) are skipped; a head over its bounds breaks the connection.
 
+use std::error::Error as StdError;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client as PooledClient, Error as PooledError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tower::Service;
 
 use crate::http::resolve::Resolver;
+use crate::http::slots::Slots;
 
-type Connector = HttpsConnector<HttpConnector<Resolver>>;
+type Https = HttpsConnector<HttpConnector<Resolver>>;
 
 /// Idle connections kept to one host, per pool.
 const IDLE_PER_HOST_MAX: usize = 256;
 /// An idle connection is closed after this. Below the 60–75 s most servers use, so we close first and do not
 /// send on a connection that the other side is closing.
 const IDLE_LIFE: Duration = Duration::from_secs(50);
+/// The head of an answer, and what is read ahead of its body. Twice what we accept from clients: answers carry
+/// rate limits, tracing and cookies of several layers. The buffer grows by doubling, so a head that comes fast may
+/// pass with up to twice this. The number of headers has hyper's own bound, 100.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The same for HTTP/2, where it counts decompressed.
+const HEAD_BYTES_MAX_H2: u32 = 64 * 1024;
 
 /// A pool of connections. Clones share it.
 #[derive(Clone)]
 pub struct Client {
     pool: PooledClient<Connector, Full<Bytes>>,
+    slots: Slots,
+}
+
+/// Connects within one deadline for all of it: name, TCP and TLS. The parts have none or their own, and a host
+/// that accepts and then says nothing would hold a call as long as a model may think.
+#[derive(Clone)]
+struct Connector {
+    https: Https,
+    wait: Duration,
 }
 
 /// Why there is no answer. Whether bytes had been sent decides if a retry is safe for a call with effects.
@@ -53,7 +75,7 @@ impl SendError {
 }
 
 impl Client {
-    /// A pool for the runtime it is used on. `connect` bounds name look-up and TCP connection.
+    /// A pool for the runtime it is used on. `connect` bounds name look-up, TCP and TLS together.
     pub fn new(resolver: Resolver, connect: Duration) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
@@ -68,8 +90,15 @@ impl Client {
             .pool_idle_timeout(IDLE_LIFE)
             // A retry on a connection that turned out closed is safe only if nothing was sent; the pool knows.
             .retry_canceled_requests(true)
-            .build(https);
-        Self { pool }
+            .http1_max_buf_size(HEAD_BYTES_MAX)
+            .http2_max_header_list_size(HEAD_BYTES_MAX_H2)
+            .build(Connector { https, wait: connect });
+        Self { pool, slots: Slots::default() }
+    }
+
+    /// How many calls may be open at once, by place. Not taken by [`Client::send`]: who bounds its calls does.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     /// Sends and waits for the head of the answer, at most `wait`.
@@ -80,5 +109,25 @@ impl Client {
             Ok(Err(error)) if error.is_connect() => Err(SendError::Connect(error)),
             Ok(Err(error)) => Err(SendError::Broken(error)),
         }
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = <Https as Service<Uri>>::Response;
+    type Error = Box<dyn StdError + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.https.poll_ready(cx)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let connecting = tokio::time::timeout(self.wait, self.https.call(to));
+        Box::pin(async move {
+            match connecting.await {
+                Ok(connected) => connected,
+                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no connection in time").into()),
+            }
+        })
     }
 }

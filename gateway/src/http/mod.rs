@@ -1,5 +1,5 @@
-//! HTTP pieces that know nothing of what is relayed: bodies in and out, request ids, the pooled client,
-//! name resolution, and the one place that turns an error into a status.
+//! HTTP pieces that know nothing of what is relayed: bodies in and out, request ids, the pooled client with its
+//! bounds, name resolution, and the one place that turns an error into a status.
 
 pub mod body;
 pub mod request_id;
@@ -7,3 +7,4 @@ pub mod respond;
 
 pub mod client;
 pub mod resolve;
+pub mod slots;

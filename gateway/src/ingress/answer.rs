@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::Gateway;
@@ -24,7 +23,7 @@ use crate::ingress::budget::{Budget, Growth};
 use crate::ingress::call::Asked;
 use crate::ingress::trace::Trace;
 use crate::llm::stream::{End, Stream};
-use crate::llm::upstream::Upstream;
+use crate::llm::upstream::{AnswerBody, Answered, Upstream};
 use crate::metrics::Outcome;
 
 /// After `[DONE]` the upstream has this long to end its body, so that the connection can be used again.
@@ -35,7 +34,7 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// One streamed answer.
 pub(super) struct Answer {
     /// `None` once the upstream has ended or was cancelled.
-    upstream_body: Option<Incoming>,
+    upstream_body: Option<AnswerBody>,
     stream: Stream,
     books: Option<Books>,
     timer: Pin<Box<Sleep>>,
@@ -57,14 +56,13 @@ impl Answer {
         gateway: &Gateway,
         trace: &mut Trace,
         budget: Budget,
-        upstream: &Arc<Upstream>,
-        response: Response<Incoming>,
+        answered: Answered,
         asked: Asked,
     ) -> Response<Body> {
         let config = gateway.config();
+        let Answered { upstream, response, ends_by: last_moment } = answered;
         let now = Instant::now();
         let stall = config.timeouts.stall;
-        let last_moment = now + config.timeouts.total;
         let content_type = response.headers().get(CONTENT_TYPE).cloned();
         let mut out = Response::new(Body::empty());
         let headers = out.headers_mut();
@@ -76,7 +74,7 @@ impl Answer {
         let answer = Self {
             upstream_body: Some(response.into_body()),
             stream: Stream::new(asked.endpoint, frame_bytes_max, asked.answers, asked.include_usage),
-            books: Some(Books { budget, trace: trace.hand_over(), upstream: Arc::clone(upstream), asked }),
+            books: Some(Books { budget, trace: trace.hand_over(), upstream, asked }),
             timer: Box::pin(tokio::time::sleep_until((now + stall).min(last_moment))),
             stall,
             last_moment,
@@ -179,6 +177,10 @@ impl Answer {
     }
 }
 
+fn out_of_time() -> Error {
+    Error::new(Reason::UpstreamTimeout, "The model's answer did not end in time.")
+}
+
 fn joined(first: Bytes, second: Bytes) -> Bytes {
     if first.is_empty() { second } else { [first, second].concat().into() }
 }
@@ -195,8 +197,13 @@ impl HttpBody for Answer {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(chunk) = frame.into_data() else { continue };
                     if !this.stream.is_done() {
-                        let next = (Instant::now() + this.stall).min(this.last_moment);
-                        this.timer.as_mut().reset(next);
+                        let now = Instant::now();
+                        // Seen here too: where the client is the slow one, a next chunk is always there.
+                        if now >= this.last_moment {
+                            let event = this.broken(&out_of_time());
+                            return this.out(event);
+                        }
+                        this.timer.as_mut().reset((now + this.stall).min(this.last_moment));
                     }
                     let out = this.passed(chunk);
                     if !out.is_empty() {
@@ -224,8 +231,12 @@ impl HttpBody for Answer {
                         this.upstream_body = None;
                         return Poll::Ready(None);
                     }
-                    let event =
-                        this.broken(&Error::new(Reason::UpstreamTimeout, "The model stopped answering in the middle."));
+                    let error = if Instant::now() < this.last_moment {
+                        Error::new(Reason::UpstreamTimeout, "The model stopped answering in the middle.")
+                    } else {
+                        out_of_time()
+                    };
+                    let event = this.broken(&error);
                     return this.out(event);
                 }
             }

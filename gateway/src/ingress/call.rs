@@ -22,6 +22,7 @@ use crate::ingress::trace::Trace;
 use crate::ingress::unary;
 use crate::llm::endpoint::Endpoint;
 use crate::llm::request::{Edits, Head};
+use crate::llm::upstream::{AnswerBody, Upstream};
 use crate::{Core, Gateway};
 
 /// What of a request is needed when its bytes are gone.
@@ -64,12 +65,26 @@ pub async fn serve(
     let budget =
         Budget::reserve(permit, &caller.key, upstream, &head, body.len()).map_err(|denied| trace.denied(denied))?;
 
-    let edits = Edits {
-        model: Some(upstream.model(head.model())),
-        include_usage: true,
-        output_max: budget.clamp().map(|most| (most, upstream.limit_field())),
+    let clamp = budget.clamp();
+    let sent = |upstream: &Upstream| {
+        let edits = Edits {
+            model: Some(upstream.model(head.model())),
+            include_usage: true,
+            output_max: clamp.map(|most| (most, upstream.limit_field())),
+        };
+        edits.splice(&body, &head)
     };
-    let sent = edits.splice(&body, &head);
+    let waiting = Instant::now();
+    let answered = upstreams.send(&core.client, endpoint, head.model(), sent, &config.timeouts).await;
+    trace.waited(waiting.elapsed());
+    let answered = match answered {
+        Ok(answered) => answered,
+        Err(error) => {
+            budget.release();
+            return Err(error);
+        }
+    };
+    trace.upstream(answered.upstream.name());
     let stream = head.stream;
     let asked = Asked {
         endpoint,
@@ -79,20 +94,11 @@ pub async fn serve(
         whole_prompt: !head.continues,
     };
     drop(body);
-    let waiting = Instant::now();
-    let answered = upstream.send(&core.client, endpoint, sent, config.timeouts.first_byte).await;
-    trace.waited(waiting.elapsed());
-    let response = match answered {
-        Ok(response) => response,
-        Err(error) => {
-            budget.release();
-            return Err(error);
-        }
-    };
-    if response.status().is_success() && stream && is_event_stream(&response) {
-        return Ok(Answer::begin(gateway, trace, budget, upstream, response, asked));
+    let response = &answered.response;
+    if response.status().is_success() && stream && is_event_stream(response) {
+        return Ok(Answer::begin(gateway, trace, budget, answered, asked));
     }
-    unary::answer(gateway, trace, budget, upstream, response, asked).await
+    unary::answer(gateway, trace, budget, answered, asked).await
 }
 
 /// Is the tenant in good standing, and does its plan have the API?
@@ -107,6 +113,6 @@ pub(super) fn may_call(caller: &Caller) -> Result<(), Error> {
     Ok(())
 }
 
-fn is_event_stream(response: &Response<Incoming>) -> bool {
+fn is_event_stream(response: &Response<AnswerBody>) -> bool {
     response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }

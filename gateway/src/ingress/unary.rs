@@ -7,8 +7,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 
 use crate::Gateway;
 use crate::error::{Error, Reason};
@@ -16,7 +14,7 @@ use crate::http::body::Body;
 use crate::ingress::budget::Budget;
 use crate::ingress::call::Asked;
 use crate::ingress::trace::Trace;
-use crate::llm::upstream::Upstream;
+use crate::llm::upstream::Answered;
 use crate::llm::usage;
 
 /// Reads the answer whose head has come.
@@ -24,28 +22,28 @@ pub(super) async fn answer(
     gateway: &Gateway,
     trace: &mut Trace,
     budget: Budget,
-    upstream: &Upstream,
-    response: Response<Incoming>,
+    answered: Answered,
     asked: Asked,
 ) -> Result<Response<Body>, Error> {
     let config = gateway.config();
+    let Answered { upstream, response, ends_by } = answered;
     let status = response.status();
     let content_type = response.headers().get(CONTENT_TYPE).cloned();
     let waiting = Instant::now();
-    let collected = Limited::new(response.into_body(), config.limits.upstream_body_bytes_max).collect();
+    let (bytes_max, stall) = (config.limits.upstream_body_bytes_max, config.timeouts.stall);
     // If the client leaves here, this future is dropped and the budget with it: what was reserved is charged.
-    let collected = tokio::time::timeout(config.timeouts.total, collected).await;
+    let collected = response.into_body().whole(bytes_max, stall, ends_by).await;
     trace.waited(waiting.elapsed());
-    let answer: Bytes = match collected {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) => {
+    let answer = match collected {
+        Ok(answer) => answer,
+        Err(error) if status.is_success() => {
             // It had begun to answer and may bill for it.
             trace.used(budget.settle_unknown());
-            return Err(Error::new(Reason::UpstreamFailed, "The model's answer broke off.").caused_by(error));
+            return Err(error);
         }
-        Err(_) => {
-            trace.used(budget.settle_unknown());
-            return Err(Error::new(Reason::UpstreamTimeout, "The model's answer did not end in time."));
+        Err(error) => {
+            budget.release();
+            return Err(error);
         }
     };
     if !status.is_success() {

@@ -231,7 +231,9 @@ async fn a_client_that_leaves_stops_the_model_and_pays_for_what_was_generated() 
 #[tokio::test]
 async fn a_model_that_fails_costs_nothing_and_is_told_apart() {
     let llm = llm().await;
-    let gateway = Gateway::start(&toml(&llm.url(), "tokens_per_month = 20000, calls_per_month = 5", ""));
+    let clock = Clock::manual(NOW_MS);
+    let written = toml(&llm.url(), "tokens_per_month = 20000, calls_per_month = 5", "");
+    let gateway = Gateway::start_at(&written, clock.clone());
     let status = |status| FaultKind::Status { status, body: None, retry_after: Some("7".to_owned()) };
     for (kind, expected, code) in [
         (status(500), 502, "upstream_failed"),
@@ -246,6 +248,8 @@ async fn a_model_that_fails_costs_nothing_and_is_told_apart() {
         if code == "upstream_busy" {
             assert_eq!(answer.header("retry-after"), Some("7"));
         }
+        // It rests as it asked for, and is asked again after that.
+        clock.advance(Duration::from_secs(60));
     }
     llm.set(|behaviour| {
         behaviour.faults = vec![Fault::always(FaultKind::Status {

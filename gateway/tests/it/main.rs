@@ -2,8 +2,17 @@
 //!
 //! A module a behaviour. Bytes are spoken at the edge; nothing here knows the inside.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test's helpers are tests: what is missing fails the test"
+)]
+
 mod support;
 
 mod chat;
 mod endpoints;
 mod reload;
+mod upstream_answers;
+mod upstreams;
