@@ -15,6 +15,7 @@ pub mod policy;
 
 pub mod admission;
 pub mod llm;
+pub mod usage;
 
 pub mod config;
 pub mod http;
@@ -45,6 +46,7 @@ use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
 use crate::server::{Listeners, Stop, Tls, TlsError, Worker};
 use crate::telemetry::{AccessLog, AccessLogWriter, TelemetryError};
+use crate::usage::{Ledger, LedgerError};
 
 /// Where a request can go. The name is the `route` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +109,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Who there is and what they may do and have used.
     pub store: Store,
+    /// What was used, on disk.
+    pub ledger: Ledger,
     /// Names for requests.
     pub request_ids: RequestIds,
     /// Open public connections, all workers together.
@@ -181,6 +185,9 @@ pub enum StartError {
     /// An upstream of the configuration.
     #[error("preparing the upstreams")]
     Upstreams(#[source] Error),
+    /// What was used until now cannot be read, or nothing more be written.
+    #[error("preparing the ledger")]
+    Ledger(#[source] LedgerError),
     /// Two metrics of one name.
     #[error("registering the metrics")]
     Metrics(#[source] prometheus::Error),
@@ -214,7 +221,8 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let workers = if config.runtime.per_core { config.runtime.workers } else { 1 };
     let listeners = server::bind(config.listen.public, config.listen.admin, workers)
         .map_err(|error| StartError::Listen(config.listen.public, error))?;
-    let store = Store::new(clock.clone());
+    let ledger = Ledger::open(&config.storage.dir, &metrics, &config.usage).map_err(StartError::Ledger)?;
+    let store = Store::new(clock.clone(), ledger.journal());
     store.apply(&config.tenants);
     let resolver = Resolver::new();
     let (access_log, access_log_writer) =
@@ -225,6 +233,7 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
         clock,
         metrics,
         store,
+        ledger,
         access_log,
         tls,
         request_ids: RequestIds::new(),
@@ -304,6 +313,10 @@ impl Running {
             }
         }
         self.background.shutdown_timeout(std::time::Duration::from_secs(1));
+        // After the last call has settled.
+        if let Err(error) = self.gateway.ledger.close() {
+            tracing::error!(%error, "The last usage was not written down.");
+        }
         self.access_log.finish();
     }
 }
