@@ -73,6 +73,7 @@ fn route(path: &str) -> Route {
         "/v1/models" => Route::Models,
         _ if model_id(path).is_some() => Route::Models,
         "/v1/limits" => Route::Limits,
+        "/v1/usage" => Route::Usage,
         "/openapi.json" => Route::OpenApi,
         _ => Route::Unknown,
     }
@@ -82,7 +83,7 @@ fn route(path: &str) -> Route {
 fn methods(route: Route) -> HeaderValue {
     HeaderValue::from_static(match route {
         Route::Chat | Route::Responses | Route::Completions | Route::Embeddings => "POST, OPTIONS",
-        Route::Models | Route::Limits | Route::OpenApi => "GET, HEAD, OPTIONS",
+        Route::Models | Route::Limits | Route::Usage | Route::OpenApi => "GET, HEAD, OPTIONS",
         Route::Webhook => "POST",
         Route::Unknown => "",
     })
@@ -126,6 +127,10 @@ async fn serve(
         Route::Limits => {
             method(&request, &[Method::GET, Method::HEAD])?;
             return ingress::limits::answer(gateway, &caller);
+        }
+        Route::Usage => {
+            method(&request, &[Method::GET, Method::HEAD])?;
+            return ingress::usage::answer(gateway, &caller, request.uri().query().unwrap_or_default()).await;
         }
         Route::OpenApi | Route::Webhook | Route::Unknown => return Err(unknown_route()),
     };
