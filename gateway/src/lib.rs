@@ -74,6 +74,8 @@ pub enum Route {
     Models,
     /// `GET /v1/limits`
     Limits,
+    /// `GET /v1/usage`
+    Usage,
     /// `GET /openapi.json`
     OpenApi,
     /// `POST /chatwoot/{tenant}`, `POST /chatwoot/{tenant}/{path_token}`
@@ -83,13 +85,14 @@ pub enum Route {
 }
 
 impl Route {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Chat,
         Self::Responses,
         Self::Completions,
         Self::Embeddings,
         Self::Models,
         Self::Limits,
+        Self::Usage,
         Self::OpenApi,
         Self::Webhook,
         Self::Unknown,
@@ -104,6 +107,7 @@ impl Route {
             Self::Embeddings => "embeddings",
             Self::Models => "models",
             Self::Limits => "limits",
+            Self::Usage => "usage",
             Self::OpenApi => "openapi",
             Self::Webhook => "webhook",
             Self::Unknown => "unknown",
@@ -170,7 +174,7 @@ impl Gateway {
 
     /// A route's metrics.
     pub fn route_metrics(&self, route: Route) -> &RouteMetrics {
-        let [chat, responses, completions, embeddings, models, limits, openapi, webhook, unknown] = &self.routes;
+        let [chat, responses, completions, embeddings, models, limits, usage, openapi, webhook, unknown] = &self.routes;
         match route {
             Route::Chat => chat,
             Route::Responses => responses,
@@ -178,6 +182,7 @@ impl Gateway {
             Route::Embeddings => embeddings,
             Route::Models => models,
             Route::Limits => limits,
+            Route::Usage => usage,
             Route::OpenApi => openapi,
             Route::Webhook => webhook,
             Route::Unknown => unknown,
