@@ -144,7 +144,6 @@ impl Gateway {
     }
 
     /// Stops as SIGTERM does, and gives back the data.
-    #[expect(clippy::disallowed_methods, reason = "one thread, for as long as the test waits for it")]
     pub(crate) async fn stop(mut self) -> TempDir {
         let running = self.running.take().unwrap();
         let (done, stopped) = tokio::sync::oneshot::channel();
