@@ -74,6 +74,7 @@ fn route(path: &str) -> Route {
         _ if model_id(path).is_some() => Route::Models,
         "/v1/limits" => Route::Limits,
         "/openapi.json" => Route::OpenApi,
+        _ if path.strip_prefix("/chatwoot/").is_some_and(|rest| !rest.is_empty()) => Route::Webhook,
         _ => Route::Unknown,
     }
 }
@@ -109,6 +110,10 @@ async fn serve(
         method(&request, &[Method::GET, Method::HEAD])?;
         return Ok(ingress::openapi::answer());
     }
+    if route == Route::Webhook {
+        method(&request, &[Method::POST])?;
+        return detached(gateway, trace, request).await;
+    }
     if !request.uri().path().starts_with("/v1/") {
         return Err(unknown_route());
     }
@@ -131,6 +136,20 @@ async fn serve(
     };
     method(&request, &[Method::POST])?;
     ingress::call::serve(gateway, core, trace, &caller, endpoint, request).await
+}
+
+/// A delivery is finished though its sender leaves: it runs as a task of its own.
+async fn detached(gateway: &Arc<Gateway>, trace: &mut Trace, request: Incoming) -> Result<Outgoing, Error> {
+    let gateway = Arc::clone(gateway);
+    let mut own = trace.hand_over();
+    let task = tokio::spawn(async move {
+        let answer = ingress::webhook::receive(&gateway, &mut own, request).await;
+        (own, answer)
+    });
+    let (own, answer) =
+        task.await.map_err(|error| Error::new(Reason::Internal, "The delivery was not accepted.").caused_by(error))?;
+    *trace = own;
+    answer
 }
 
 fn unknown_route() -> Error {
