@@ -9,10 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use relais_benches::{body, frames, store, token};
-use relais_gateway::admission::Use;
+use relais_gateway::admission::{Call, Kind, Use};
 use relais_gateway::auth::api_key::authenticate;
 use relais_gateway::llm::request::{Edits, Head};
 use relais_gateway::llm::stream::Stream;
+
+const CALL: Call<'_> = Call { model: "gpt-4o-mini", kind: Kind::Chat };
 
 fn admission(c: &mut Criterion) {
     let store = store(1_000);
@@ -22,7 +24,7 @@ fn admission(c: &mut Criterion) {
         b.iter(|| {
             let caller = authenticate(&store, black_box(&headers), 0).unwrap();
             let permit = caller.key.tenant.account.admit(caller.key.slot).unwrap();
-            permit.reserve(100, 400).unwrap().settle(used);
+            permit.reserve(CALL, 100, 400).unwrap().settle(used);
         });
     });
     c.bench_function("auth", |b| b.iter(|| authenticate(&store, black_box(&headers), 0).unwrap()));
@@ -33,10 +35,10 @@ fn admission(c: &mut Criterion) {
     let caller = authenticate(&store, &headers, 0).unwrap();
     let account = Arc::clone(&caller.key.tenant.account);
     c.bench_function("admit + reserve + settle", |b| {
-        b.iter(|| account.admit(caller.key.slot).unwrap().reserve(100, 400).unwrap().settle(used));
+        b.iter(|| account.admit(caller.key.slot).unwrap().reserve(CALL, 100, 400).unwrap().settle(used));
     });
     c.bench_function("a refusal for want of budget", |b| {
-        b.iter(|| account.admit(caller.key.slot).unwrap().reserve(u64::MAX / 2, u64::MAX).unwrap_err());
+        b.iter(|| account.admit(caller.key.slot).unwrap().reserve(CALL, u64::MAX / 2, u64::MAX).unwrap_err());
     });
 }
 

@@ -18,6 +18,7 @@ pub mod agent;
 pub mod chatwoot;
 pub mod handoff;
 pub mod llm;
+pub mod usage;
 
 pub mod inbox;
 
@@ -52,6 +53,7 @@ use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
 use crate::server::{Listeners, Stop, Tls, TlsError, Worker};
 use crate::telemetry::{AccessLog, AccessLogWriter, TelemetryError};
+use crate::usage::{Ledger, LedgerError};
 
 /// Where a request can go. The name is the `route` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +118,8 @@ pub struct Gateway {
     pub store: Store,
     /// Deliveries on disk.
     pub inbox: Inbox,
+    /// What was used, on disk.
+    pub ledger: Ledger,
     /// Names for requests.
     pub request_ids: RequestIds,
     /// Open public connections, all workers together.
@@ -193,6 +197,9 @@ pub enum StartError {
     /// The data directory or the inbox in it.
     #[error("opening the inbox in {0}")]
     Inbox(std::path::PathBuf, #[source] InboxError),
+    /// What was used until now cannot be read, or nothing more be written.
+    #[error("preparing the ledger")]
+    Ledger(#[source] LedgerError),
     /// Two metrics of one name.
     #[error("registering the metrics")]
     Metrics(#[source] prometheus::Error),
@@ -226,7 +233,8 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let workers = if config.runtime.per_core { config.runtime.workers } else { 1 };
     let listeners = server::bind(config.listen.public, config.listen.admin, workers)
         .map_err(|error| StartError::Listen(config.listen.public, error))?;
-    let store = Store::new(clock.clone());
+    let ledger = Ledger::open(&config.storage.dir, &metrics, &config.usage).map_err(StartError::Ledger)?;
+    let store = Store::new(clock.clone(), ledger.journal());
     store.apply(&config.tenants);
     let resolver = Resolver::new();
     let inbox = Inbox::open(&config.storage.dir, &config.inbox, clock.clone(), Arc::clone(&metrics))
@@ -240,6 +248,7 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
         metrics,
         store,
         inbox,
+        ledger,
         access_log,
         tls,
         request_ids: RequestIds::new(),
@@ -319,6 +328,10 @@ impl Running {
             }
         }
         self.background.shutdown_timeout(std::time::Duration::from_secs(1));
+        // After the last call has settled.
+        if let Err(error) = self.gateway.ledger.close() {
+            tracing::error!(%error, "The last usage was not written down.");
+        }
         self.access_log.finish();
     }
 }

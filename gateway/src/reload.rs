@@ -54,6 +54,7 @@ impl Gateway {
             tls.reload(files).map_err(ReloadError::Tls)?;
         }
         // From here nothing fails.
+        self.ledger.apply(&config.usage);
         self.store.apply(&config.tenants);
         self.upstreams.store(Arc::new(upstreams));
         self.config.store(Arc::new(config));

@@ -131,6 +131,11 @@ impl<'a> Head<'a> {
         })
     }
 
+    /// Which call it is.
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint
+    }
+
     /// The model, as the client calls it.
     pub fn model(&self) -> &str {
         &self.model.value

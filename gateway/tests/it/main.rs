@@ -14,6 +14,7 @@ mod support;
 mod chat;
 mod endpoints;
 mod exact;
+mod ledger;
 mod reload;
 mod upstream_answers;
 mod upstreams;
