@@ -26,7 +26,7 @@ pub fn store(tenants: u32) -> Store {
         },
         ..TenantSpec::default()
     };
-    let policy = TenantPolicy::compile(&Catalog::embedded(), &spec).map(Arc::new);
+    let policy = TenantPolicy::compile(Catalog::embedded(), &spec).map(Arc::new);
     let Ok(policy) = policy else { return store };
     let tenants: Vec<Tenant> = (0..tenants)
         .map(|number| Tenant {

@@ -14,13 +14,19 @@ pub mod auth;
 pub mod policy;
 
 pub mod admission;
+pub mod agent;
+pub mod chatwoot;
+pub mod handoff;
 pub mod llm;
 pub mod usage;
+
+pub mod inbox;
 
 pub mod config;
 pub mod http;
 
 pub mod clock;
+pub mod conversation;
 pub mod error;
 pub mod metrics;
 pub mod telemetry;
@@ -41,6 +47,7 @@ use crate::error::{Error, Reason};
 use crate::http::client::Client;
 use crate::http::request_id::RequestIds;
 use crate::http::resolve::Resolver;
+use crate::inbox::{Inbox, InboxError};
 use crate::llm::upstream::Upstreams;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
@@ -113,6 +120,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Who there is and what they may do and have used.
     pub store: Store,
+    /// Deliveries on disk.
+    pub inbox: Inbox,
     /// What was used, on disk.
     pub ledger: Ledger,
     /// Names for requests.
@@ -190,6 +199,9 @@ pub enum StartError {
     /// An upstream of the configuration.
     #[error("preparing the upstreams")]
     Upstreams(#[source] Error),
+    /// The data directory or the inbox in it.
+    #[error("opening the inbox in {0}")]
+    Inbox(std::path::PathBuf, #[source] InboxError),
     /// What was used until now cannot be read, or nothing more be written.
     #[error("preparing the ledger")]
     Ledger(#[source] LedgerError),
@@ -230,6 +242,8 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let store = Store::new(clock.clone(), ledger.journal());
     store.apply(&config.tenants);
     let resolver = Resolver::new();
+    let inbox = Inbox::open(&config.storage.dir, &config.inbox, clock.clone(), Arc::clone(&metrics))
+        .map_err(|error| StartError::Inbox(config.storage.dir.clone(), error))?;
     let (access_log, access_log_writer) =
         AccessLog::start(config.log.access, clock.clone(), metrics.access_log_dropped.clone())
             .map_err(StartError::AccessLog)?;
@@ -238,6 +252,7 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
         clock,
         metrics,
         store,
+        inbox,
         ledger,
         access_log,
         tls,

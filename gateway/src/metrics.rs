@@ -110,6 +110,12 @@ pub struct InboxMetrics {
     pub shed: IntCounter,
     /// Deliveries the disk did not take.
     pub failed: IntCounter,
+    /// Deliveries found damaged on the disk and set aside.
+    pub quarantined: IntCounter,
+    /// 1 while the disk takes deliveries.
+    pub healthy: IntGauge,
+    /// Pages in SQLite's log at the last checkpoint.
+    pub log_pages: IntGauge,
     /// Deliveries not finished.
     pub pending: IntGauge,
     /// Age of the oldest unfinished delivery. Seconds.
@@ -139,6 +145,10 @@ pub struct RelayMetrics {
     pub lanes: IntGauge,
     /// Turns running.
     pub turns_running: IntGauge,
+    /// Times a conversation was put off because Chatwoot or the disk could not be used.
+    pub deferred: IntCounter,
+    /// Handoffs decided and not done yet, because Chatwoot cannot be reached.
+    pub handoffs_waiting: IntGauge,
 }
 
 /// The upstreams' metrics, by upstream.
@@ -292,7 +302,7 @@ impl Metrics {
                 unflushed_tokens: gauge(
                     r,
                     "relais_ledger_unflushed_tokens",
-                    "Budget tokens charged and not yet on disk.",
+                    "Budget tokens charged and not on disk when the ledger last wrote.",
                 )?,
                 flush: histogram(
                     r,
@@ -315,6 +325,9 @@ impl Metrics {
                 ignored: deliveries.with_label_values(&["ignored"]),
                 shed: deliveries.with_label_values(&["shed"]),
                 failed: deliveries.with_label_values(&["failed"]),
+                quarantined: counter(r, "relais_inbox_quarantined_total", "Deliveries found damaged and set aside.")?,
+                healthy: gauge(r, "relais_inbox_healthy", "1 while the disk takes deliveries.")?,
+                log_pages: gauge(r, "relais_inbox_log_pages", "Pages in the log at the last checkpoint.")?,
                 pending: gauge(r, "relais_inbox_pending", "Deliveries not finished.")?,
                 oldest_age_seconds: gauge(
                     r,
@@ -358,6 +371,8 @@ impl Metrics {
                 )?,
                 lanes: gauge(r, "relais_lanes", "Conversations with work.")?,
                 turns_running: gauge(r, "relais_turns_running", "Turns running.")?,
+                deferred: counter(r, "relais_turns_deferred_total", "Times a conversation was put off.")?,
+                handoffs_waiting: gauge(r, "relais_handoffs_waiting", "Handoffs decided and not done yet.")?,
             },
             registry,
         })

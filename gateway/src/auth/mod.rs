@@ -1,3 +1,4 @@
 //! Who is asking and who pays: an API key, or a Chatwoot's signature. Nothing else is believed.
 
 pub mod api_key;
+pub mod signature;

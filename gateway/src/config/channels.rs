@@ -9,13 +9,11 @@ use super::raw::RawChannel;
 use super::report::{Place, Report};
 use super::text::{self, Origin};
 use super::upstreams::{Entry, Named, reference};
-use super::{Agent, Channel, Handoff};
+use super::{Agent, Channel, HANDOFF_MESSAGE, HANDOFF_NOTICE, Handoff};
 
 /// 24 characters of 64: 144 bits if they are random.
 const PATH_TOKEN_CHARS_MIN: usize = 24;
 const PATH_TOKEN_CHARS_MAX: usize = 128;
-const HANDOFF_MESSAGE: &str = "I am handing this over to a colleague, who will answer you here.";
-const HANDOFF_NOTICE: &str = "I cannot hand this chat over to a person, but I will gladly go on helping you here.";
 
 /// The channels so far, to find what is there twice.
 #[derive(Default)]

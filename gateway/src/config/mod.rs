@@ -398,6 +398,11 @@ pub struct Channel {
     pub handoff: Handoff,
 }
 
+/// What a customer reads when a human takes over, unless the operator wrote something else.
+pub const HANDOFF_MESSAGE: &str = "I am handing this over to a colleague, who will answer you here.";
+/// What a customer reads who asks for a human where the plan has no handoff, unless the operator wrote something else.
+pub const HANDOFF_NOTICE: &str = "I cannot hand this chat over to a person, but I will gladly go on helping you here.";
+
 /// `tenant.chatwoot.handoff`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handoff {

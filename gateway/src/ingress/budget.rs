@@ -23,6 +23,8 @@ use crate::policy::KeyState;
 
 /// Output tokens reserved at a time while an answer streams: a few seconds of a fast model.
 const SLICE: u64 = 256;
+/// Output tokens that may be under way when a stream is cut.
+const UNDER_WAY: u64 = 4;
 /// Output tokens reserved for a unary answer of unknown length.
 const UNARY: u64 = 4_096;
 /// Below this many output tokens a call is not worth sending, unless the client asks for fewer.
@@ -136,7 +138,8 @@ impl Budget {
                 return Growth::Covered;
             }
         }
-        if output < covered { Growth::Covered } else { Growth::Spent }
+        // What the model writes until it hears of the end is paid for too.
+        if output.saturating_add(UNDER_WAY) < covered { Growth::Covered } else { Growth::Spent }
     }
 
     /// The call came to nothing: everything goes back.

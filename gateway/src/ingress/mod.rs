@@ -8,6 +8,7 @@ pub mod models;
 pub mod openapi;
 pub mod ops;
 pub mod usage;
+pub mod webhook;
 
 mod answer;
 mod budget;

@@ -75,6 +75,7 @@ fn route(path: &str) -> Route {
         "/v1/limits" => Route::Limits,
         "/v1/usage" => Route::Usage,
         "/openapi.json" => Route::OpenApi,
+        _ if path.strip_prefix("/chatwoot/").is_some_and(|rest| !rest.is_empty()) => Route::Webhook,
         _ => Route::Unknown,
     }
 }
@@ -110,6 +111,10 @@ async fn serve(
         method(&request, &[Method::GET, Method::HEAD])?;
         return Ok(ingress::openapi::answer());
     }
+    if route == Route::Webhook {
+        method(&request, &[Method::POST])?;
+        return detached(gateway, trace, request).await;
+    }
     if !request.uri().path().starts_with("/v1/") {
         return Err(unknown_route());
     }
@@ -136,6 +141,20 @@ async fn serve(
     };
     method(&request, &[Method::POST])?;
     ingress::call::serve(gateway, core, trace, &caller, endpoint, request).await
+}
+
+/// A delivery is finished though its sender leaves: it runs as a task of its own.
+async fn detached(gateway: &Arc<Gateway>, trace: &mut Trace, request: Incoming) -> Result<Outgoing, Error> {
+    let gateway = Arc::clone(gateway);
+    let mut own = trace.hand_over();
+    let task = tokio::spawn(async move {
+        let answer = ingress::webhook::receive(&gateway, &mut own, request).await;
+        (own, answer)
+    });
+    let (own, answer) =
+        task.await.map_err(|error| Error::new(Reason::Internal, "The delivery was not accepted.").caused_by(error))?;
+    *trace = own;
+    answer
 }
 
 fn unknown_route() -> Error {

@@ -147,7 +147,12 @@ impl Gateway {
     #[expect(clippy::disallowed_methods, reason = "one thread, for as long as the test waits for it")]
     pub(crate) async fn stop(mut self) -> TempDir {
         let running = self.running.take().unwrap();
-        tokio::task::spawn_blocking(move || running.stop()).await.unwrap();
+        let (done, stopped) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            running.stop();
+            done.send(()).unwrap();
+        });
+        stopped.await.unwrap();
         std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
     }
 }

@@ -1,0 +1,177 @@
+//! The AI agent: given a conversation, an answer or a handoff.
+//!
+//! Two kinds (D10): `openai`, a model behind an OpenAI-compatible endpoint, and `knowledge`, which answers from a
+//! folder of Markdown without any model. Both are asked the same question and give the same kinds of answer, and
+//! neither knows Chatwoot, plans or quotas: who may be answered, how often it is tried again and what happens when
+//! all tries failed is the relay's.
+
+mod openai;
+mod prompt;
+mod sanitise;
+
+pub mod knowledge;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{AgentKind, Config};
+use crate::conversation::{Contact, Medium, Utterance};
+use crate::http::client::Client;
+use crate::metrics::Metrics;
+
+/// What an agent is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Whose conversation it is.
+    pub tenant_id: &'a str,
+    /// Its number in that tenant's account.
+    pub conversation_id: u64,
+    /// What was said, oldest first; it ends with what the customer said last.
+    pub history: &'a [Utterance],
+    /// The customer: data, never instructions.
+    pub contact: &'a Contact,
+    /// What it runs over.
+    pub medium: Medium,
+}
+
+/// What an agent does about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Says this.
+    Reply {
+        /// For the customer. Bounded and without control characters, but not yet safe for Chatwoot.
+        text: String,
+        /// Titles of what it rests on.
+        sources: Vec<String>,
+    },
+    /// Gives up in favour of a human.
+    Handoff {
+        /// In a word or a few: `unsure`, or the model's own words.
+        reason: String,
+        /// What a human should know.
+        note: Option<String>,
+    },
+}
+
+/// An answer and what it cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The answer.
+    pub answer: Answer,
+    /// The tokens.
+    pub tokens: TokenUse,
+}
+
+/// Model tokens used by one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenUse {
+    /// Prompt.
+    pub input: u64,
+    /// Answer, reasoning included.
+    pub output: u64,
+    /// Counted by us from the length, because the upstream told none.
+    pub estimated: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The model cannot be reached, is overloaded or failed.
+    #[error("the model is not available")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No answer in time.
+    #[error("the model did not answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// An answer that is none: empty, or not what this endpoint answers.
+    #[error("the model answered nonsense: {0}")]
+    Nonsense(&'static str),
+    /// The upstream refuses what we ask, or there is no such agent: an operator has to act.
+    #[error("the agent is misconfigured: {0}")]
+    Misconfigured(String),
+}
+
+impl AgentError {
+    /// Whether another try could end otherwise.
+    pub fn retriable(&self) -> bool {
+        !matches!(self, Self::Misconfigured(_))
+    }
+
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Timeout(_) => "timeout",
+            Self::Nonsense(_) => "nonsense",
+            Self::Misconfigured(_) => "misconfigured",
+        }
+    }
+}
+
+/// Why an agent cannot be made of its configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Its folder.
+    #[error("reading the knowledge of agent {id:?}")]
+    Knowledge {
+        /// The agent.
+        id: String,
+        /// What is wrong with it.
+        #[source]
+        source: knowledge::KnowledgeError,
+    },
+    /// Its upstream's key or address.
+    #[error("agent {id:?}: the upstream's API key cannot be sent in a header")]
+    ApiKey {
+        /// The agent.
+        id: String,
+        /// Why.
+        #[source]
+        source: http::header::InvalidHeaderValue,
+    },
+}
+
+enum Built {
+    OpenAi(openai::OpenAi),
+    Knowledge(knowledge::Knowledge),
+}
+
+/// Every configured agent.
+pub struct Agents {
+    by_id: BTreeMap<String, Built>,
+    metrics: Arc<Metrics>,
+}
+
+impl Agents {
+    /// Makes them: reads knowledge folders, and prepares one client per model, all over the pool of `http`.
+    pub fn build(config: &Config, http: &Client, metrics: Arc<Metrics>) -> Result<Self, BuildError> {
+        let mut by_id = BTreeMap::new();
+        for (id, agent) in &config.agents {
+            let built = match &agent.kind {
+                AgentKind::OpenAi { .. } => openai::OpenAi::new(agent, http.clone())
+                    .map(Built::OpenAi)
+                    .map_err(|source| BuildError::ApiKey { id: id.clone(), source })?,
+                AgentKind::Knowledge { dir } => knowledge::Knowledge::read(dir)
+                    .map(Built::Knowledge)
+                    .map_err(|source| BuildError::Knowledge { id: id.clone(), source })?,
+            };
+            by_id.insert(id.clone(), built);
+        }
+        Ok(Self { by_id, metrics })
+    }
+
+    /// Asks one of them, once, at most for `wait`.
+    pub async fn answer(&self, agent_id: &str, question: Question<'_>, wait: Duration) -> Result<Answered, AgentError> {
+        let (kind, answered) = match self.by_id.get(agent_id) {
+            None => ("none", Err(AgentError::Misconfigured(format!("there is no agent {agent_id:?}")))),
+            Some(Built::Knowledge(agent)) => ("knowledge", Ok(agent.answer(question))),
+            Some(Built::OpenAi(agent)) => ("openai", agent.answer(question, wait).await),
+        };
+        let outcome = match &answered {
+            Ok(Answered { answer: Answer::Reply { .. }, .. }) => "reply",
+            Ok(Answered { answer: Answer::Handoff { .. }, .. }) => "handoff",
+            Err(error) => error.outcome(),
+        };
+        self.metrics.relay.agent_requests.with_label_values(&[kind, outcome]).inc();
+        answered
+    }
+}

@@ -1,0 +1,167 @@
+//! What keeps the file in shape, away from those who wait: checkpoints, forgetting, gauges.
+//!
+//! The log is copied into the database on this thread's connection, when enough has gathered or when it is quiet.
+//! Such a checkpoint blocks nobody, but under steady load the log never comes to an end and would grow for ever:
+//! past a size the writer is held for the short rest, so that it starts the log anew.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+
+use super::write::{Prune, Write, Written};
+use super::writer::{Board, Job};
+use super::{reader, schema};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+
+/// How often it looks.
+const TICK: Duration = Duration::from_millis(200);
+/// Gauges are read this often.
+const GAUGE_EVERY: Duration = Duration::from_secs(5);
+/// A checkpoint is due after about this much.
+const CHECKPOINT_BYTES: u64 = 32 * 1024 * 1024;
+/// Or when something was written and nothing more for this long.
+const QUIET: Duration = Duration::from_secs(1);
+/// Pages in the log past which the writer is held: 256 MiB of 8 KiB pages.
+const LOG_PAGES_MAX: i64 = 32 * 1024;
+/// Deliveries looked at in one step of forgetting: a few ms of the writer.
+const PRUNE_STEP: i64 = 256;
+/// Between two rounds of forgetting.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+/// The keeper thread's own.
+pub(super) struct Keeper {
+    pub(super) dir: PathBuf,
+    /// Closed when the inbox is gone.
+    pub(super) gone: Receiver<()>,
+    /// Weak: the keeper must not keep the writer alive.
+    pub(super) writer: mpsc::WeakSender<Job>,
+    pub(super) keep: Duration,
+    pub(super) board: Arc<Board>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Keeper {
+    pub(super) fn run(self) {
+        let mut connection = None;
+        let mut checkpoint = Checkpoint { done_bytes: 0, seen_bytes: 0, quiet_since: Instant::now() };
+        let mut gauges_due = Instant::now();
+        let mut prune_due = Instant::now();
+        let mut prune_after = 0;
+        while self.gone.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            if !self.board.healthy.load(Ordering::SeqCst) {
+                // The writer is looking for a database to trust; a checkpoint from here could stand in its way.
+                connection = None;
+                continue;
+            }
+            let Some(open) = opened(&mut connection, &self.dir) else { continue };
+            let now = Instant::now();
+            let mut good = true;
+            if checkpoint.due(self.board.logged_bytes.load(Ordering::Relaxed), now) {
+                good = self.checkpoint(open);
+                checkpoint.done_bytes = checkpoint.seen_bytes;
+            }
+            if now >= gauges_due {
+                good &= self.gauges(open);
+                gauges_due = now + GAUGE_EVERY;
+            }
+            if !good {
+                connection = None;
+            }
+            if now >= prune_due {
+                match self.prune(prune_after) {
+                    Some(seq) => prune_after = seq,
+                    None => (prune_after, prune_due) = (0, now + PRUNE_EVERY),
+                }
+            }
+        }
+    }
+
+    fn checkpoint(&self, db: &Connection) -> bool {
+        let result = checkpoint(db, "PASSIVE")
+            .and_then(|log_pages| if log_pages > LOG_PAGES_MAX { checkpoint(db, "RESTART") } else { Ok(log_pages) });
+        match result {
+            Ok(log_pages) => {
+                self.metrics.inbox.log_pages.set(log_pages);
+                true
+            }
+            Err(error) => {
+                // Nothing is lost by it: the log keeps what could not be copied.
+                warn!(%error, "Inbox checkpoint not done.");
+                false
+            }
+        }
+    }
+
+    fn gauges(&self, db: &Connection) -> bool {
+        let read = reader::oldest_ms(db).and_then(|oldest| Ok((oldest, reader::handoffs_waiting(db)?)));
+        match read {
+            Ok((oldest, handoffs_waiting)) => {
+                let age_ms = oldest.map_or(0, |at| self.clock.now_ms().saturating_sub(at).max(0));
+                self.metrics.inbox.oldest_age_seconds.set(age_ms / 1000);
+                self.metrics.relay.handoffs_waiting.set(handoffs_waiting);
+                true
+            }
+            Err(error) => {
+                warn!(%error, "Gauges of the inbox not read.");
+                false
+            }
+        }
+    }
+
+    /// One step of forgetting; where to go on, or none when this round is over.
+    fn prune(&self, after_seq: i64) -> Option<i64> {
+        let writer = self.writer.upgrade()?;
+        let keep_ms = i64::try_from(self.keep.as_millis()).unwrap_or(i64::MAX);
+        let before_ms = self.clock.now_ms().saturating_sub(keep_ms);
+        let (reply, answer) = oneshot::channel();
+        let write = Write::Prune(Prune { after_seq, before_ms, limit: PRUNE_STEP });
+        // A full queue means that the writer is busy with what matters.
+        writer.try_send(Job { write, reply }).ok()?;
+        drop(writer);
+        match answer.blocking_recv() {
+            Ok(Ok(Written::PrunedTo(last))) => last,
+            _ => None,
+        }
+    }
+}
+
+/// When the next one is due.
+struct Checkpoint {
+    done_bytes: u64,
+    seen_bytes: u64,
+    quiet_since: Instant,
+}
+
+impl Checkpoint {
+    fn due(&mut self, logged_bytes: u64, now: Instant) -> bool {
+        if logged_bytes != self.seen_bytes {
+            self.seen_bytes = logged_bytes;
+            self.quiet_since = now;
+        }
+        let waiting = self.seen_bytes - self.done_bytes;
+        waiting >= CHECKPOINT_BYTES || (waiting > 0 && now.duration_since(self.quiet_since) >= QUIET)
+    }
+}
+
+fn opened<'a>(connection: &'a mut Option<Connection>, dir: &std::path::Path) -> Option<&'a Connection> {
+    if connection.is_none() {
+        match schema::connect(dir) {
+            Ok(open) => *connection = Some(open),
+            Err(error) => warn!(error = %super::chain(&error), "Inbox not opened for checkpoints."),
+        }
+    }
+    connection.as_ref()
+}
+
+/// Copies the log; how many pages it has.
+fn checkpoint(db: &Connection, mode: &str) -> Result<i64, rusqlite::Error> {
+    db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(1))
+}

@@ -1,0 +1,249 @@
+//! Threads that read, each with a connection of its own: reading never waits for the writer, nor it for us.
+//!
+//! A row whose checksum does not fit is reported by its number and never returned.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::record::{
+    ConversationKey, ConversationRow, ConversationState, Line, OpenTurn, Post, PostKind, PostState, Stored, Voice,
+    delivery_sum, post_sum,
+};
+use super::schema;
+use super::writer::Work;
+
+/// A question to the tables; says whether the connection is still good.
+pub(super) type Query = Box<dyn FnOnce(&Connection) -> bool + Send>;
+
+/// One reading thread, until everyone who could ask is gone. A question that finds no connection is dropped, and
+/// with it the way back, which is how the asker learns.
+pub(super) fn run(dir: PathBuf, mut queue: mpsc::Receiver<Query>) {
+    let mut connection: Option<Connection> = None;
+    while let Some(query) = queue.blocking_recv() {
+        if connection.is_none() {
+            match schema::connect_reader(&dir) {
+                Ok(opened) => connection = Some(opened),
+                Err(error) => tracing::warn!(error = %super::chain(&error), "Inbox not opened for reading."),
+            }
+        }
+        if let Some(open) = &connection
+            && !query(open)
+        {
+            connection = None;
+        }
+    }
+}
+
+/// A conversation with what is unfinished in it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Which one it is.
+    pub key: ConversationKey,
+    /// What we knew after the last turn.
+    pub state: ConversationState,
+    /// A turn that has begun to post.
+    pub turn: Option<OpenTurn>,
+    /// What is not finished, in the order of acceptance.
+    pub deliveries: Vec<Stored>,
+    /// Not to be worked on before this: Unix ms.
+    pub not_before_ms: i64,
+    /// Rows that could not be read.
+    pub(super) damaged: Vec<i64>,
+}
+
+pub(super) fn load(
+    db: &Connection,
+    conversation: ConversationRow,
+    after_seq: i64,
+    limit: usize,
+) -> Result<Option<Loaded>, rusqlite::Error> {
+    // One view of all tables, though the writer goes on.
+    let view = db.unchecked_transaction()?;
+    let found = view
+        .prepare_cached(
+            "SELECT tenant, channel, account_id, number, status, owner, human_message_id, seen_message_id,
+             answered_message_id, not_before_ms FROM conversations WHERE id = ?1",
+        )?
+        .query_row([conversation.0], |row| Ok((key(row, 0)?, state(row)?, row.get::<_, i64>(9)?)))
+        .optional()?;
+    let Some((key, state, not_before_ms)) = found else { return Ok(None) };
+    let mut loaded = Loaded { key, state, turn: None, deliveries: Vec::new(), not_before_ms, damaged: Vec::new() };
+    loaded.turn = open_turn(&view, conversation)?;
+    deliveries(&view, conversation, after_seq, limit, &mut loaded)?;
+    Ok(Some(loaded))
+}
+
+fn key(row: &Row<'_>, first: usize) -> Result<ConversationKey, rusqlite::Error> {
+    Ok(ConversationKey {
+        tenant: row.get(first)?,
+        channel: row.get(first + 1)?,
+        account_id: row.get::<_, i64>(first + 2)?.cast_unsigned(),
+        conversation_id: row.get::<_, i64>(first + 3)?.cast_unsigned(),
+    })
+}
+
+fn state(row: &Row<'_>) -> Result<ConversationState, rusqlite::Error> {
+    Ok(ConversationState {
+        status: row.get(4)?,
+        owner: row.get(5)?,
+        human_message_id: row.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned),
+        seen_message_id: row.get::<_, i64>(7)?.cast_unsigned(),
+        answered_message_id: row.get::<_, i64>(8)?.cast_unsigned(),
+    })
+}
+
+fn deliveries(
+    db: &Connection,
+    conversation: ConversationRow,
+    after_seq: i64,
+    limit: usize,
+    loaded: &mut Loaded,
+) -> Result<(), rusqlite::Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT seq, message_id, event, received_at_ms, body, dedupe, sum FROM deliveries
+         WHERE conversation = ?1 AND seq > ?2 AND state = 0 ORDER BY seq LIMIT ?3",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![conversation.0, after_seq, limit])?;
+    while let Some(row) = rows.next()? {
+        let seq = row.get(0)?;
+        match stored(row, seq, &loaded.key) {
+            Some(delivery) => loaded.deliveries.push(delivery),
+            None => loaded.damaged.push(seq),
+        }
+    }
+    Ok(())
+}
+
+/// A whole delivery; none if it is not what was written. A value of another type is damage too, not a failure.
+fn stored(row: &Row<'_>, seq: i64, key: &ConversationKey) -> Option<Stored> {
+    let message_id = row.get::<_, i64>(1).ok()?.cast_unsigned();
+    let event: String = row.get(2).ok()?;
+    let received_at_ms = row.get(3).ok()?;
+    let body: Vec<u8> = row.get(4).ok()?;
+    let dedupe: Vec<u8> = row.get(5).ok()?;
+    let sum: Vec<u8> = row.get(6).ok()?;
+    (sum == delivery_sum(key, message_id, &event, &dedupe, received_at_ms, &body)).then(|| Stored {
+        seq,
+        message_id,
+        event,
+        received_at_ms,
+        body: Bytes::from(body),
+    })
+}
+
+pub(super) fn open_turn(db: &Connection, conversation: ConversationRow) -> Result<Option<OpenTurn>, rusqlite::Error> {
+    let found = db
+        .prepare_cached(
+            "SELECT id, upto_seq, known_message_id, handoff, deferrals FROM turns
+             WHERE conversation = ?1 AND outcome IS NULL",
+        )?
+        .query_row([conversation.0], |row| {
+            Ok(OpenTurn {
+                id: Uuid::from_bytes(row.get(0)?),
+                upto_seq: row.get(1)?,
+                known_message_id: row.get::<_, i64>(2)?.cast_unsigned(),
+                handoff: row.get(3)?,
+                deferrals: row.get(4)?,
+                posts: Vec::new(),
+                damaged: false,
+            })
+        })
+        .optional()?;
+    let Some(mut turn) = found else { return Ok(None) };
+    let mut statement = db.prepare_cached(
+        "SELECT part, kind, text, sum, state, sending_at_ms, message_id FROM posts WHERE turn = ?1 ORDER BY part",
+    )?;
+    let mut rows = statement.query([turn.id.as_bytes()])?;
+    while let Some(row) = rows.next()? {
+        match post(row, turn.id) {
+            Some(post) => turn.posts.push(post),
+            None => turn.damaged = true,
+        }
+    }
+    Ok(Some(turn))
+}
+
+fn post(row: &Row<'_>, turn: Uuid) -> Option<Post> {
+    let part: u32 = row.get(0).ok()?;
+    let kind: String = row.get(1).ok()?;
+    let text: String = row.get(2).ok()?;
+    let sum: Vec<u8> = row.get(3).ok()?;
+    let state = match row.get::<_, i64>(4).ok()? {
+        0 => PostState::Planned,
+        1 => PostState::Sending(row.get::<_, Option<i64>>(5).ok()?.unwrap_or(0)),
+        2 => PostState::Posted(row.get::<_, Option<i64>>(6).ok()?.unwrap_or(0).cast_unsigned()),
+        _ => PostState::Skipped,
+    };
+    let whole = sum == post_sum(turn, part, &kind, &text);
+    let kind = PostKind::parse(&kind)?;
+    whole.then_some(Post { part, kind, text, state })
+}
+
+/// The newest lines, oldest of them first. A damaged line is left out of the agent's view, and logged.
+pub(super) fn transcript(
+    db: &Connection,
+    conversation: ConversationRow,
+    limit: usize,
+) -> Result<Vec<Line>, rusqlite::Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT message_id, voice, text, sum FROM lines WHERE conversation = ?1 ORDER BY message_id DESC LIMIT ?2",
+    )?;
+    let mut lines = Vec::new();
+    let mut rows = statement.query(params![conversation.0, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    while let Some(row) = rows.next()? {
+        match line(row, conversation) {
+            Some(line) => lines.push(line),
+            None => tracing::error!(conversation = conversation.0, "A line of a transcript is damaged and left out."),
+        }
+    }
+    lines.reverse();
+    Ok(lines)
+}
+
+fn line(row: &Row<'_>, conversation: ConversationRow) -> Option<Line> {
+    let voice = Voice::parse(&row.get::<_, String>(1).ok()?)?;
+    let line = Line { message_id: row.get::<_, i64>(0).ok()?.cast_unsigned(), voice, text: row.get(2).ok()? };
+    (row.get::<_, Vec<u8>>(3).ok()? == line.sum(conversation)).then_some(line)
+}
+
+/// Conversations with something unfinished that may be worked on now, in the order of their numbers.
+pub(super) fn due(
+    db: &Connection,
+    after: ConversationRow,
+    now_ms: i64,
+    limit: usize,
+) -> Result<Vec<Work>, rusqlite::Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT DISTINCT d.conversation, c.tenant, c.channel, c.account_id, c.number
+         FROM deliveries d JOIN conversations c ON c.id = d.conversation
+         WHERE d.state = 0 AND d.conversation > ?1 AND c.not_before_ms <= ?2 ORDER BY d.conversation LIMIT ?3",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    statement
+        .query_map(params![after.0, now_ms, limit], |row| {
+            Ok(Work { row: ConversationRow(row.get(0)?), key: key(row, 1)? })
+        })?
+        .collect()
+}
+
+/// How many deliveries are not finished.
+pub(super) fn pending(db: &Connection) -> Result<u64, rusqlite::Error> {
+    db.query_row("SELECT count(*) FROM deliveries WHERE state = 0", [], |row| row.get::<_, i64>(0))
+        .map(i64::cast_unsigned)
+}
+
+/// When the oldest unfinished delivery arrived: Unix ms.
+pub(super) fn oldest_ms(db: &Connection) -> Result<Option<i64>, rusqlite::Error> {
+    db.prepare_cached("SELECT min(received_at_ms) FROM deliveries WHERE state = 0")?.query_row([], |row| row.get(0))
+}
+
+/// Turns that hand over and were put off at least once.
+pub(super) fn handoffs_waiting(db: &Connection) -> Result<i64, rusqlite::Error> {
+    db.prepare_cached("SELECT count(*) FROM turns WHERE outcome IS NULL AND handoff IS NOT NULL AND deferrals > 0")?
+        .query_row([], |row| row.get(0))
+}

@@ -1,0 +1,163 @@
+//! The database file: how it is opened, what is in it, and how it is checked.
+//!
+//! WAL with `synchronous=FULL`: a commit has been synced when it returns. Automatic checkpoints are off, because
+//! they would run inside somebody's commit; the keeper does them on a connection of its own. Pages are 8 KiB, so a
+//! typical delivery (2.6 KB, contract 1.8) lies in one page and not on an overflow chain.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::InboxError;
+
+/// The shape below. A file with another number is refused rather than guessed at.
+const VERSION: i64 = 1;
+
+/// How long one connection waits for another's lock. Only a checkpoint that restarts the log takes the writer's.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// A conversation is unfinished while one of its deliveries is in state 0. A turn ends in the transaction that
+/// finishes its deliveries, so there is no second list of unfinished work that could disagree with the first.
+///
+/// Deliveries are unique by (conversation, message, dedupe) rather than by one hash over everything: neighbours in
+/// time are neighbours in the index, and a commit touches few pages.
+const TABLES: &str = "
+CREATE TABLE conversations (
+  id INTEGER PRIMARY KEY,
+  tenant TEXT NOT NULL, channel TEXT NOT NULL, account_id INTEGER NOT NULL, number INTEGER NOT NULL,
+  status TEXT, owner TEXT, human_message_id INTEGER,
+  seen_message_id INTEGER NOT NULL DEFAULT 0,
+  answered_message_id INTEGER NOT NULL DEFAULT 0,
+  not_before_ms INTEGER NOT NULL DEFAULT 0,
+  changed_at_ms INTEGER NOT NULL,
+  UNIQUE (tenant, channel, account_id, number)
+) STRICT;
+CREATE TABLE deliveries (
+  seq INTEGER PRIMARY KEY,
+  conversation INTEGER NOT NULL REFERENCES conversations (id),
+  message_id INTEGER NOT NULL,
+  event TEXT NOT NULL,
+  dedupe BLOB NOT NULL,
+  delivery_uuid BLOB,
+  received_at_ms INTEGER NOT NULL,
+  sum BLOB NOT NULL,
+  state INTEGER NOT NULL DEFAULT 0,
+  outcome TEXT, turn BLOB, ended_at_ms INTEGER,
+  body BLOB NOT NULL,
+  UNIQUE (conversation, message_id, dedupe)
+) STRICT;
+CREATE INDEX deliveries_unfinished ON deliveries (conversation, seq) WHERE state = 0;
+CREATE INDEX deliveries_waiting ON deliveries (received_at_ms) WHERE state = 0;
+CREATE TABLE turns (
+  seq INTEGER PRIMARY KEY,
+  id BLOB NOT NULL UNIQUE,
+  conversation INTEGER NOT NULL REFERENCES conversations (id),
+  upto_seq INTEGER NOT NULL,
+  known_message_id INTEGER NOT NULL,
+  handoff TEXT,
+  deferrals INTEGER NOT NULL DEFAULT 0,
+  planned_at_ms INTEGER NOT NULL,
+  outcome TEXT, ended_at_ms INTEGER
+) STRICT;
+CREATE UNIQUE INDEX turns_open ON turns (conversation) WHERE outcome IS NULL;
+CREATE INDEX turns_of ON turns (conversation);
+CREATE TABLE posts (
+  turn BLOB NOT NULL, part INTEGER NOT NULL,
+  kind TEXT NOT NULL, text TEXT NOT NULL, sum BLOB NOT NULL,
+  state INTEGER NOT NULL DEFAULT 0,
+  sending_at_ms INTEGER, message_id INTEGER,
+  PRIMARY KEY (turn, part)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE lines (
+  conversation INTEGER NOT NULL, message_id INTEGER NOT NULL,
+  voice TEXT NOT NULL, text TEXT NOT NULL, sum BLOB NOT NULL,
+  PRIMARY KEY (conversation, message_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE house (only INTEGER PRIMARY KEY CHECK (only = 1), stopped_cleanly INTEGER NOT NULL) STRICT;
+INSERT INTO house VALUES (1, 1);
+";
+
+/// Where the file is.
+pub(super) fn path(dir: &Path) -> PathBuf {
+    dir.join("inbox.db")
+}
+
+/// A connection that may write.
+pub(super) fn connect(dir: &Path) -> Result<Connection, InboxError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path(dir), flags).map_err(InboxError::Open)?;
+    prepare(&connection).map_err(InboxError::Open)?;
+    Ok(connection)
+}
+
+/// A connection for reading.
+pub(super) fn connect_reader(dir: &Path) -> Result<Connection, InboxError> {
+    let connection = connect(dir)?;
+    connection.pragma_update(None, "query_only", true).map_err(InboxError::Open)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.busy_timeout(LOCK_WAIT)?;
+    // Only has an effect on a file that has no page yet, and must come before the log is chosen.
+    connection.pragma_update(None, "page_size", 8192)?;
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // Negative: KiB. The unfinished part of the tables and the tops of the indices.
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+/// Makes the tables in an empty file, refuses a file of another shape, and checks one that was not closed.
+/// From here on the file counts as not closed until [`mark_stopped`].
+pub(super) fn begin(connection: &mut Connection) -> Result<(), InboxError> {
+    let version: i64 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(InboxError::Open)?;
+    match version {
+        0 => create(connection).map_err(InboxError::Open)?,
+        VERSION => {}
+        other => return Err(InboxError::Version(other)),
+    }
+    let stopped_cleanly: bool =
+        connection.query_row("SELECT stopped_cleanly FROM house", [], |row| row.get(0)).map_err(InboxError::Open)?;
+    if !stopped_cleanly {
+        check(connection)?;
+    }
+    connection.execute("UPDATE house SET stopped_cleanly = 0", []).map_err(InboxError::Open)?;
+    Ok(())
+}
+
+fn create(connection: &mut Connection) -> Result<(), rusqlite::Error> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+/// After a failed sync nothing that is only in the log may be believed to be on the disk: the kernel may have
+/// dropped the pages and still show them. Copying the log into the database writes them anew and syncs again.
+pub(super) fn settle_log(connection: &Connection) -> Result<(), InboxError> {
+    let blocked: bool =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(InboxError::Open)?;
+    if blocked { Err(InboxError::LogBusy) } else { Ok(()) }
+}
+
+/// Reads every page and compares the structures. Rows are checked one by one when they are read.
+pub(super) fn check(connection: &Connection) -> Result<(), InboxError> {
+    let verdict: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(InboxError::Open)?;
+    if verdict == "ok" { Ok(()) } else { Err(InboxError::Damaged(verdict)) }
+}
+
+/// Says that the file is closed and whole.
+pub(super) fn mark_stopped(connection: &Connection) -> Result<(), InboxError> {
+    connection.execute("UPDATE house SET stopped_cleanly = 1", []).map_err(InboxError::Open)?;
+    match settle_log(connection) {
+        // A reader is still at it: the log stays, and is as good as the database.
+        Err(InboxError::LogBusy) => Ok(()),
+        result => result,
+    }
+}
