@@ -3,6 +3,8 @@
 //! Wall time by criterion: compare within one run only, machines are noisy. The bodies are those of the speed goals: a
 //! 3.6 KB chat request, an SSE frame of about 230 bytes.
 
+#![expect(clippy::unwrap_used, reason = "a bench that is refused measures nothing and must say so")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use relais_benches::{body, frames, store, token};
 use relais_gateway::admission::{Call, Kind, Use};
 use relais_gateway::auth::api_key::authenticate;
+use relais_gateway::llm::endpoint::Endpoint;
 use relais_gateway::llm::request::{Edits, Head};
 use relais_gateway::llm::stream::Stream;
 
@@ -44,11 +47,11 @@ fn admission(c: &mut Criterion) {
 
 fn request(c: &mut Criterion) {
     let body = body(3_600);
-    c.bench_function("scan of a 3.6 KB body", |b| b.iter(|| Head::scan(black_box(&body)).unwrap()));
+    c.bench_function("scan of a 3.6 KB body", |b| b.iter(|| Head::scan(Endpoint::Chat, black_box(&body)).unwrap()));
     let edits = Edits { model: Some("other"), include_usage: true, output_max: Some((256, "max_tokens")) };
     c.bench_function("scan + splice of a 3.6 KB body", |b| {
         b.iter(|| {
-            let head = Head::scan(black_box(&body)).unwrap();
+            let head = Head::scan(Endpoint::Chat, black_box(&body)).unwrap();
             edits.splice(&body, &head)
         });
     });
@@ -57,13 +60,13 @@ fn request(c: &mut Criterion) {
 fn stream(c: &mut Criterion) {
     let one: Bytes = frames(1);
     c.bench_function("one SSE frame", |b| {
-        let mut stream = Stream::new(1 << 20, false);
-        b.iter(|| stream.push(black_box(one.clone())).unwrap());
+        let mut stream = Stream::new(Endpoint::Chat, 1 << 20, 1, false);
+        b.iter(|| stream.push(black_box(one.clone()), |_| true));
     });
     let many = frames(20);
     c.bench_function("twenty SSE frames in one chunk", |b| {
-        let mut stream = Stream::new(1 << 20, false);
-        b.iter(|| stream.push(black_box(many.clone())).unwrap());
+        let mut stream = Stream::new(Endpoint::Chat, 1 << 20, 1, false);
+        b.iter(|| stream.push(black_box(many.clone()), |_| true));
     });
 }
 

@@ -22,6 +22,8 @@ pub enum HandoffReason {
     AskedFor,
     /// We cannot tell whether our reply arrived, and a second might be a double.
     DeliveryUnknown,
+    /// Our reply was not taken, or the channel could not deliver it.
+    Undelivered,
     /// The plan's conversations or tokens are used up.
     Quota,
     /// The customer sent something the agent cannot read.
@@ -36,9 +38,10 @@ pub enum HandoffReason {
 
 impl HandoffReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AskedFor,
         Self::DeliveryUnknown,
+        Self::Undelivered,
         Self::Quota,
         Self::Unreadable,
         Self::AgentFailed,
@@ -51,6 +54,7 @@ impl HandoffReason {
         match self {
             Self::AskedFor => "asked_for",
             Self::DeliveryUnknown => "delivery_unknown",
+            Self::Undelivered => "undelivered",
             Self::Quota => "quota",
             Self::Unreadable => "unreadable",
             Self::AgentFailed => "agent_failed",
@@ -69,6 +73,7 @@ impl HandoffReason {
         match self {
             Self::AskedFor => "The customer asked for a human.",
             Self::DeliveryUnknown => "It is not certain that the last automatic reply arrived. Please check.",
+            Self::Undelivered => "The last automatic reply could not be delivered.",
             Self::Quota => "The plan's automatic replies are used up for this period.",
             Self::Unreadable => "The customer sent something the AI agent cannot read.",
             Self::AgentFailed => "The AI agent could not produce an answer.",
@@ -89,6 +94,8 @@ pub struct Signals<'a> {
     pub quota_used_up: bool,
     /// A reply was sent and nothing can tell whether it arrived.
     pub delivery_unknown: bool,
+    /// A reply was not taken, or the channel could not deliver it.
+    pub undelivered: bool,
     /// Tries of the agent that failed for good or were the last.
     pub agent_gave_up: bool,
     /// The agent's own reason, if it answered with a handoff.
@@ -102,6 +109,7 @@ pub fn decide(signals: &Signals<'_>) -> Option<HandoffReason> {
     }
     let by_fact = [
         (signals.delivery_unknown, HandoffReason::DeliveryUnknown),
+        (signals.undelivered, HandoffReason::Undelivered),
         (signals.quota_used_up, HandoffReason::Quota),
         (signals.unreadable, HandoffReason::Unreadable),
         (signals.agent_gave_up, HandoffReason::AgentFailed),

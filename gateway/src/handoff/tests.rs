@@ -146,14 +146,16 @@ fn one_reason_is_given_and_the_customer_s_wish_comes_first() {
         unreadable: true,
         quota_used_up: true,
         delivery_unknown: true,
+        undelivered: true,
         agent_gave_up: true,
         agent_reason: Some("unsure"),
     };
     let mut left = all;
     let mut reasons = vec![decide(&left).unwrap()];
-    let changes: [fn(&mut Signals<'_>); 6] = [
+    let changes: [fn(&mut Signals<'_>); 7] = [
         |signals| signals.customer_text = "",
         |signals| signals.delivery_unknown = false,
+        |signals| signals.undelivered = false,
         |signals| signals.quota_used_up = false,
         |signals| signals.unreadable = false,
         |signals| signals.agent_gave_up = false,

@@ -6,7 +6,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a test that panics has failed, which is what it is for"
+    reason = "a test's helpers are tests: what is missing fails the test"
 )]
 
 mod support;
@@ -14,7 +14,9 @@ mod support;
 mod chat;
 mod endpoints;
 mod exact;
+mod inbox;
 mod ledger;
+mod relay;
 mod reload;
 mod upstream_answers;
 mod upstreams;

@@ -1,0 +1,385 @@
+//! One turn, from a customer's burst of messages to its one outcome.
+//!
+//! Wait until the burst has ended → still ours? → leave to run → ask the agent → still ours, by Chatwoot's own word?
+//! → make the answer durable → post it once → end. Something new is heard all along: a human who speaks or takes the
+//! conversation ends the turn at once, a newer message of the customer starts it over with both.
+//!
+//! The order of the phases stands in [`run`] and nowhere else. How a message is posted once is `deliver`; how a human
+//! gets the conversation is `handover`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::pin;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::deliver::{Delivered, deliver, said};
+use super::handover::{self, Opened, hand_over};
+use super::known::NotOurs;
+use super::lane::{Conversation, Waited};
+use super::retry::Tries;
+use crate::agent::{Answer, Question};
+use crate::chatwoot::client::CallClass;
+use crate::chatwoot::text;
+use crate::handoff::{self, HandoffReason, Signals};
+use crate::inbox::{InboxError, OpenTurn, Plan, PostKind, PostState};
+
+/// Times a turn is started over for a newer message. Past that the customer gets an answer to what they said so far,
+/// and the rest is the next turn's.
+const SUPERSEDED_MAX: u32 = 4;
+/// A wait for a burst is cut into pieces no longer than this, should the wall clock be set back.
+const BURST_STEP: Duration = Duration::from_secs(5);
+
+/// How a turn ended.
+#[derive(Debug)]
+pub(super) enum TurnEnd {
+    /// With an outcome.
+    Done,
+    /// The relay is stopping; what is left is in the inbox.
+    Stopped,
+    /// Chatwoot cannot be used; try again after this.
+    Later(Duration),
+}
+
+/// Whether we may post.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// It is ours.
+    Ours,
+    /// It is not.
+    NotOurs(NotOurs),
+    /// There is no such conversation any more.
+    Gone,
+    /// Chatwoot cannot be reached.
+    Later,
+    /// The relay is stopping.
+    Stopped,
+}
+
+/// What the agent's part came to.
+enum Asked {
+    Reply(String),
+    Handoff(HandoffReason, Option<String>),
+    Superseded,
+    NotOurs(NotOurs),
+}
+
+/// Takes a conversation's turn. `open` is one that had begun to post when we last stopped.
+pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>) -> Result<TurnEnd, InboxError> {
+    if let Some(turn) = open {
+        return resume(conversation, turn).await;
+    }
+    if conversation.known.asks().is_empty() {
+        return signals(conversation).await;
+    }
+    let mut superseded = 0;
+    loop {
+        if !burst_ended(conversation).await? {
+            return Ok(TurnEnd::Stopped);
+        }
+        if let Err(why) = conversation.known.ours() {
+            return leave(conversation, why).await;
+        }
+        let Some(_permits) = conversation.permits().await else { return Ok(TurnEnd::Stopped) };
+        let running = conversation.relay.parts.metrics.relay.turns_running.clone();
+        running.inc();
+        let end = attempt(conversation, superseded < SUPERSEDED_MAX).await;
+        running.dec();
+        match end? {
+            Some(end) => return Ok(end),
+            None => {
+                superseded += 1;
+                conversation.relay.parts.metrics.relay.turns.with_label_values(&["superseded"]).inc();
+            }
+        }
+    }
+}
+
+/// Asks, looks again, posts. None if the customer said something newer first.
+async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Result<Option<TurnEnd>, InboxError> {
+    conversation.catch_up().await?;
+    let upto_seq = conversation.known.last_seq;
+    let turn = Uuid::now_v7();
+    let asked = match conversation.known.ours() {
+        Ok(()) => ask(conversation, upto_seq, may_start_over).await?,
+        Err(why) => Asked::NotOurs(why),
+    };
+    let reply = match asked {
+        Asked::Reply(reply) => reply,
+        Asked::Handoff(HandoffReason::AskedFor | HandoffReason::AgentDecided, _) if declines(conversation) => {
+            handover::decline(conversation).await?
+        }
+        Asked::Superseded => return Ok(None),
+        Asked::NotOurs(why) => return leave(conversation, why).await.map(Some),
+        Asked::Handoff(reason, summary) => {
+            return hand_over(conversation, turn, upto_seq, reason, summary.as_deref()).await.map(Some);
+        }
+    };
+    match read_again(conversation).await? {
+        Gate::Ours if may_start_over && conversation.known.asked_after(upto_seq) => return Ok(None),
+        Gate::Ours => {}
+        Gate::NotOurs(why) => return leave(conversation, why).await.map(Some),
+        Gate::Gone => return conversation.finish("not_ours", i64::MAX, None, Vec::new()).await.map(Some),
+        Gate::Later => {
+            // The answer is kept, so that the agent need not be asked again when Chatwoot is back.
+            let planned = plan(conversation, turn, upto_seq, None, replies(conversation, &reply), false).await?;
+            return conversation.put_off(Some(&planned)).await.map(Some);
+        }
+        Gate::Stopped => return Ok(Some(TurnEnd::Stopped)),
+    }
+    let planned = plan(conversation, turn, upto_seq, None, replies(conversation, &reply), true).await?;
+    reply_with(conversation, planned, Some(0)).await.map(Some)
+}
+
+/// Whether a wish for a human is answered with the operator's notice instead (D17).
+fn declines(conversation: &Conversation) -> bool {
+    !conversation.handoff && !conversation.channel.handoff.notice.trim().is_empty()
+}
+
+/// A reply as it will be posted: safe for Chatwoot, in parts that fit the channel.
+fn replies(conversation: &Conversation, reply: &str) -> Vec<(PostKind, String)> {
+    let safe = text::outgoing(reply, text::CONTENT_CHARS_MAX);
+    text::split(&safe, conversation.known.medium).into_iter().map(|part| (PostKind::Reply, part)).collect()
+}
+
+/// Waits until the customer has paused, or has been writing for long enough. False if the relay stops first.
+async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError> {
+    let (burst, burst_max) = (conversation.relay.parts.limits.burst, conversation.relay.parts.limits.burst_max);
+    loop {
+        conversation.catch_up().await?;
+        if conversation.known.ours().is_err() {
+            return Ok(true);
+        }
+        let Some((first_ms, last_ms)) = conversation.known.burst_ms() else { return Ok(true) };
+        let now_ms = conversation.relay.parts.clock.now_ms();
+        let left = |since_ms: i64, wait: Duration| {
+            wait.saturating_sub(Duration::from_millis(now_ms.saturating_sub(since_ms).max(0).unsigned_abs()))
+        };
+        let left = left(last_ms, burst).min(left(first_ms, burst_max)).min(BURST_STEP);
+        if left.is_zero() {
+            return Ok(true);
+        }
+        if conversation.listen(left).await == Waited::Stopping {
+            return Ok(false);
+        }
+    }
+}
+
+/// Asks the agent, and listens meanwhile.
+async fn ask(conversation: &mut Conversation, upto_seq: i64, may_start_over: bool) -> Result<Asked, InboxError> {
+    let texts: Vec<&str> = conversation.known.asks().iter().map(|ask| ask.text.as_str()).collect();
+    let unreadable = conversation.known.asks().iter().any(|ask| ask.unreadable);
+    // Where the plan has no handoff and the operator nothing to say about it, the agent goes on.
+    let heard = conversation.handoff || declines(conversation);
+    let customer_text = if heard { texts.join("\n") } else { String::new() };
+    let signals = Signals { customer_text: &customer_text, unreadable, ..Signals::default() };
+    if let Some(reason) = handoff::decide(&signals) {
+        return Ok(Asked::Handoff(reason, None));
+    }
+    let history = conversation.history().await?;
+    let contact = conversation.known.contact.clone();
+    let (relay, channel) = (Arc::clone(&conversation.relay), Arc::clone(&conversation.channel));
+    let client = conversation.client.clone();
+    let id = conversation.id();
+    let tenant_id = Arc::clone(&conversation.key.tenant);
+    let question = Question {
+        tenant_id: &tenant_id,
+        conversation_id: id,
+        history: &history,
+        contact: &contact,
+        medium: conversation.known.medium,
+    };
+    let answering = async {
+        let mut tries = Tries::new(relay.parts.limits.agent_tries);
+        loop {
+            let wait = relay.parts.limits.agent_wait;
+            let error = match relay.parts.agents.load_full().answer(&channel.agent.id, question, wait).await {
+                Ok(answered) => return Some(answered.answer),
+                Err(error) => error,
+            };
+            warn!(error = %error, tenant_id = question.tenant_id, agent = %channel.agent.id, "The agent did not answer.");
+            match tries.next(None).filter(|_| error.retriable()) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return None,
+            }
+        }
+    };
+    // A courtesy: whether it arrives does not matter, and nothing waits for it.
+    let typing = async {
+        let _ = client.typing(id, true).await;
+        std::future::pending::<()>().await;
+    };
+    pin!(answering, typing);
+    loop {
+        tokio::select! {
+            answer = &mut answering => return Ok(asked(answer)),
+            () = &mut typing => {}
+            () = conversation.wake.wait() => {
+                conversation.catch_up().await?;
+                if let Err(why) = conversation.known.ours() {
+                    return Ok(Asked::NotOurs(why));
+                }
+                if may_start_over && conversation.known.asked_after(upto_seq) {
+                    return Ok(Asked::Superseded);
+                }
+            }
+        }
+    }
+}
+
+fn asked(answer: Option<Answer>) -> Asked {
+    match answer {
+        Some(Answer::Reply { text, .. }) if !text.trim().is_empty() => Asked::Reply(text),
+        Some(Answer::Handoff { reason, note }) => match HandoffReason::of_agent(&reason) {
+            HandoffReason::AgentDecided => Asked::Handoff(HandoffReason::AgentDecided, note.or(Some(reason))),
+            known => Asked::Handoff(known, note),
+        },
+        Some(Answer::Reply { .. }) | None => Asked::Handoff(HandoffReason::AgentFailed, None),
+    }
+}
+
+/// Posts a planned reply and ends the turn, one way or the other.
+async fn reply_with(
+    conversation: &mut Conversation,
+    mut turn: OpenTurn,
+    unsent: Option<u32>,
+) -> Result<TurnEnd, InboxError> {
+    let reason = match deliver(conversation, &mut turn, PostKind::Reply, unsent).await? {
+        Delivered::All => return conversation.finish("replied", turn.upto_seq, Some(turn.id), said(&turn)).await,
+        Delivered::NotOurs(why) => return cut_short(conversation, &turn, why).await,
+        Delivered::Gone => return cut_short(conversation, &turn, NotOurs::Status).await,
+        Delivered::Later => return conversation.put_off(Some(&turn)).await,
+        Delivered::Stopped => return Ok(TurnEnd::Stopped),
+        Delivered::Unclear => HandoffReason::DeliveryUnknown,
+        Delivered::Refused => HandoffReason::Undelivered,
+    };
+    hand_over(conversation, turn.id, turn.upto_seq, reason, None).await
+}
+
+/// A human came in while a reply was being posted: what is there is there, the rest is not sent.
+async fn cut_short(conversation: &mut Conversation, turn: &OpenTurn, why: NotOurs) -> Result<TurnEnd, InboxError> {
+    if let Some(end) = show(conversation, why).await? {
+        return Ok(end);
+    }
+    let begun = turn.posts.iter().any(|post| matches!(post.state, PostState::Posted(_)));
+    let outcome = if begun { "replied" } else { "not_ours" };
+    conversation.finish(outcome, turn.upto_seq, Some(turn.id), said(turn)).await
+}
+
+/// Goes on with a turn that had begun to post.
+async fn resume(conversation: &mut Conversation, turn: OpenTurn) -> Result<TurnEnd, InboxError> {
+    let Some(_permits) = conversation.permits().await else { return Ok(TurnEnd::Stopped) };
+    if turn.handoff.is_some() {
+        return handover::go_on(conversation, turn, None).await;
+    }
+    if turn.damaged {
+        return hand_over(conversation, turn.id, turn.upto_seq, HandoffReason::DeliveryUnknown, None).await;
+    }
+    match read_again(conversation).await? {
+        Gate::Ours => reply_with(conversation, turn, None).await,
+        Gate::NotOurs(why) => cut_short(conversation, &turn, why).await,
+        Gate::Gone => cut_short(conversation, &turn, NotOurs::Status).await,
+        Gate::Later => conversation.put_off(Some(&turn)).await,
+        Gate::Stopped => Ok(TurnEnd::Stopped),
+    }
+}
+
+/// Deliveries that ask nothing. A human who spoke in a pending conversation has it shown to them; a message of ours
+/// that the channel did not deliver is a human's to deliver.
+async fn signals(conversation: &mut Conversation) -> Result<TurnEnd, InboxError> {
+    if conversation.known.undelivered && conversation.known.ours().is_ok() {
+        let upto_seq = conversation.known.last_seq;
+        return hand_over(conversation, Uuid::now_v7(), upto_seq, HandoffReason::Undelivered, None).await;
+    }
+    if conversation.known.human_spoke
+        && let Err(why) = conversation.known.ours()
+        && let Some(end) = show(conversation, why).await?
+    {
+        return Ok(end);
+    }
+    conversation.finish("signal", i64::MAX, None, Vec::new()).await
+}
+
+/// Not ours: everything asked so far ends here.
+async fn leave(conversation: &mut Conversation, why: NotOurs) -> Result<TurnEnd, InboxError> {
+    match show(conversation, why).await? {
+        Some(end) => Ok(end),
+        None => conversation.finish("not_ours", i64::MAX, None, Vec::new()).await,
+    }
+}
+
+/// A pending conversation is hidden from humans. If one of them has it, by speaking or by assignment, and the
+/// customer or the human has just written, open it, so that nobody waits for an answer that no one sees to.
+/// Some if that could not be done now.
+async fn show(conversation: &mut Conversation, why: NotOurs) -> Result<Option<TurnEnd>, InboxError> {
+    if why != NotOurs::HumanHidden {
+        return Ok(None);
+    }
+    match read_again(conversation).await? {
+        Gate::Later => return conversation.put_off(None).await.map(Some),
+        Gate::Stopped => return Ok(Some(TurnEnd::Stopped)),
+        Gate::NotOurs(NotOurs::HumanHidden) => {}
+        Gate::Ours | Gate::NotOurs(_) | Gate::Gone => return Ok(None),
+    }
+    match handover::open(conversation).await {
+        Opened::Done | Opened::Gone => Ok(None),
+        Opened::Later => conversation.put_off(None).await.map(Some),
+        Opened::Stopped => Ok(Some(TurnEnd::Stopped)),
+    }
+}
+
+/// Makes durable what will be posted, and gives the turn as it now is.
+pub(super) async fn plan(
+    conversation: &mut Conversation,
+    turn: Uuid,
+    upto_seq: i64,
+    reason: Option<HandoffReason>,
+    posts: Vec<(PostKind, String)>,
+    send_now: bool,
+) -> Result<OpenTurn, InboxError> {
+    let inbox = &conversation.relay.parts.inbox;
+    let plan = Plan {
+        conversation: conversation.row,
+        turn,
+        upto_seq,
+        known_message_id: conversation.known.state.seen_message_id,
+        handoff: reason.map(|reason| reason.as_str().to_owned()),
+        send_now,
+        posts,
+        now_ms: conversation.relay.parts.clock.now_ms(),
+    };
+    inbox.plan(plan).await?;
+    // It was durable a moment ago; if it is not there, the inbox was changed behind our back.
+    inbox.open_turn(conversation.row).await?.ok_or(InboxError::Write)
+}
+
+/// Asks Chatwoot whose the conversation is, and takes in what came meanwhile: either may show that it is not ours. If
+/// Chatwoot cannot say (it fails for a bot when a team has the conversation), the last delivery's word stands.
+pub(super) async fn read_again(conversation: &mut Conversation) -> Result<Gate, InboxError> {
+    let mut tries = Tries::new(conversation.relay.parts.limits.chatwoot_tries);
+    let view = loop {
+        let error = match conversation.client.conversation(conversation.id()).await {
+            Ok(view) => break Some(view),
+            Err(error) => error,
+        };
+        let asked = match error.class {
+            CallClass::Refused(404) => return Ok(Gate::Gone),
+            CallClass::Refused(_) | CallClass::Transient(_) => break None,
+            CallClass::Throttled(asked) => asked,
+            CallClass::NotSent | CallClass::Unknown => None,
+        };
+        match tries.next(asked) {
+            None => return Ok(Gate::Later),
+            Some(wait) if conversation.pause(wait).await == Waited::Stopping => return Ok(Gate::Stopped),
+            Some(_) => {}
+        }
+    };
+    conversation.catch_up().await?;
+    let told = conversation.known.ours();
+    if let Some(view) = view {
+        conversation.known.apply(&view);
+    }
+    // What Chatwoot says now is the better reason, but either is enough to be silent.
+    Ok(conversation.known.ours().and(told).map_or_else(Gate::NotOurs, |()| Gate::Ours))
+}

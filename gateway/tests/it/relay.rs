@@ -1,0 +1,584 @@
+//! Conversations, from the customer's message to what the customer sees: inbox and relay against a Chatwoot and a
+//! model that misbehave when told to.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use http_body_util::BodyExt as _;
+use relais_gateway::agent::Agents;
+use relais_gateway::chatwoot::event::{self, Event, EventKind, Parsed};
+use relais_gateway::clock::Clock;
+use relais_gateway::config::Config;
+use relais_gateway::http::client::Client;
+use relais_gateway::http::resolve::Resolver;
+use relais_gateway::inbox::{ConversationKey, Delivery, Inbox, Sameness};
+use relais_gateway::metrics::Metrics;
+use relais_gateway::relay::{RelayHandle, RelayParts, Served};
+use relais_loadtest::fakes::chatwoot::{
+    Act, Author, CallEffect, CallFault, ConversationKey as Key, DeliveryEffect, DeliveryFault, Endpoint, FakeChatwoot,
+    Faults, MessageType, Settings, Status,
+};
+use relais_loadtest::fakes::llm::{Behaviour, FakeLlm, Fault, FaultKind, Settings as LlmSettings, When};
+use relais_loadtest::http::{Hangup, Server, reply};
+use tempfile::TempDir;
+
+use crate::support::{DEADLINE, config};
+
+/// What the model says, unless told otherwise.
+const ANSWER: &str = "It is on its way.";
+
+/// A Chatwoot, a model, and our half between them without its edge.
+struct World {
+    chatwoot: FakeChatwoot,
+    llm: FakeLlm,
+    /// Where webhooks arrive; empty while "the process" is down.
+    inbox: Arc<Mutex<Option<Inbox>>>,
+    _receiver: Server,
+    relay: Option<RelayHandle>,
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    /// The plan includes handing over.
+    handoff: bool,
+    dir: TempDir,
+}
+
+impl World {
+    async fn start() -> Self {
+        Self::start_with("", "", Settings::default()).await
+    }
+
+    /// `relay`, `channel`: more lines for `[relay]` and `[[tenant.chatwoot]]`.
+    async fn start_with(relay: &str, channel: &str, settings: Settings) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let chatwoot = FakeChatwoot::start(Settings { retry_wait_ms: 20, ..settings }).await.unwrap();
+        let behaviour = Behaviour { answer: Some(ANSWER.to_owned()), ..Behaviour::default() };
+        let llm = FakeLlm::start(LlmSettings { behaviour, ..LlmSettings::default() }).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let config = Arc::new(config(&toml(&chatwoot, &llm, relay, channel), dir.path()));
+        let inbox: Arc<Mutex<Option<Inbox>>> = Arc::default();
+        let receiver = receive(Arc::clone(&inbox)).await;
+        chatwoot.set_outgoing_url(&format!("{}/chatwoot/acme", receiver.url()));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let mut world =
+            Self { chatwoot, llm, inbox, _receiver: receiver, relay: None, config, metrics, handoff: true, dir };
+        world.up();
+        world
+    }
+
+    /// Starts "the process".
+    fn up(&mut self) {
+        let clock = Clock::system();
+        let inbox = Inbox::open(self.dir.path(), &self.config.inbox, clock.clone(), Arc::clone(&self.metrics)).unwrap();
+        let http = Client::new(Resolver::new(), Duration::from_secs(1));
+        let agents = Arc::new(Agents::build(&self.config, &http, Arc::clone(&self.metrics)).unwrap());
+        let served = Served { channel: Arc::clone(&self.config.tenants[0].channels[0]), handoff: self.handoff };
+        let parts = RelayParts {
+            inbox: inbox.clone(),
+            channels: Arc::new(move |tenant, name| {
+                (tenant == "acme" && name == served.channel.name).then(|| served.clone())
+            }),
+            agents: Arc::new(arc_swap::ArcSwap::new(agents)),
+            http,
+            clock,
+            metrics: Arc::clone(&self.metrics),
+            limits: self.config.relay.clone(),
+        };
+        self.relay = Some(RelayHandle::start(parts).unwrap());
+        *self.inbox.lock().unwrap() = Some(inbox);
+    }
+
+    /// Ends "the process" in the middle of whatever it does.
+    async fn crash(&mut self) {
+        *self.inbox.lock().unwrap() = None;
+        self.relay.take().unwrap().drain(Duration::ZERO).await;
+    }
+
+    async fn customer_says(&self, text: &str) -> Key {
+        let key = self.chatwoot.new_conversation().unwrap();
+        self.chatwoot.customer(key).says(text).unwrap();
+        key
+    }
+
+    /// What the bot said to the customer.
+    fn replies(&self, key: Key) -> Vec<String> {
+        let seen = self.chatwoot.seen_by_customer(key).into_iter();
+        let ours =
+            seen.filter(|seen| seen.message_type == MessageType::Outgoing && matches!(seen.by, Some(Author::Bot(_))));
+        ours.filter_map(|seen| seen.content).collect()
+    }
+
+    fn notes(&self, key: Key) -> Vec<String> {
+        let messages = self.chatwoot.conversation(key).unwrap().messages.into_iter();
+        messages.filter(|message| message.private).filter_map(|message| message.content).collect()
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let waited = self.chatwoot.wait_until(DEADLINE, |_| holds(self)).await;
+        assert!(waited.is_ok(), "{what}; page:\n{}", self.page());
+    }
+
+    async fn until_replied(&self, key: Key, times: usize) {
+        self.until(&format!("{times} replies, not {:?}", self.replies(key)), |world| world.replies(key).len() == times)
+            .await;
+    }
+
+    /// Waits until everything that was accepted has ended, all echoes included.
+    async fn settled(&self) {
+        let pending = || self.inbox.lock().unwrap().as_ref().map_or(0, Inbox::pending);
+        let settled = tokio::time::timeout(DEADLINE, async {
+            while self.chatwoot.deliveries_waiting() > 0 || pending() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        assert!(settled.await.is_ok(), "{} deliveries never ended; page:\n{}", pending(), self.page());
+    }
+
+    fn page(&self) -> String {
+        String::from_utf8_lossy(&self.metrics.page()).into_owned()
+    }
+
+    fn turns(&self, outcome: &str) -> u64 {
+        self.metrics.relay.turns.with_label_values(&[outcome]).get()
+    }
+
+    async fn model_asked(&self, times: u64) {
+        assert!(self.llm.wait_until(|totals| totals.started >= times, DEADLINE).await, "the model was not asked");
+    }
+
+    fn calls_fail(&self, on: Endpoint, times: u32, effect: CallEffect) {
+        let calls = vec![CallFault::next(on, times, effect)];
+        self.chatwoot.set_faults(Faults { calls, ..Faults::default() });
+    }
+}
+
+fn toml(chatwoot: &FakeChatwoot, llm: &FakeLlm, relay: &str, channel: &str) -> String {
+    let world = chatwoot.world();
+    format!(
+        r#"
+        [listen]
+        public = "127.0.0.1:0"
+        admin = "127.0.0.1:0"
+        [storage]
+        dir = "data"
+        [relay]
+        burst_ms = 40
+        burst_max_ms = 400
+        agent_wait_ms = 5000
+        agent_tries = 2
+        chatwoot_wait_ms = 700
+        chatwoot_tries = 4
+        {relay}
+        [[upstream]]
+        name = "main"
+        base_url = "{}/v1"
+        models = ["*"]
+        [[agent]]
+        id = "default"
+        kind = "openai"
+        upstream = "main"
+        model = "fake-model"
+        system_prompt = "Answer."
+        [[tenant]]
+        id = "acme"
+        plans = ["app.business", "api.pro", "chatwoot.pro"]
+        [[tenant.chatwoot]]
+        channel = "main"
+        url = "{}"
+        account_id = {}
+        bot_id = {}
+        bot_token = "fake-bot-token"
+        webhook_secret = "fake-bot-secret"
+        agent = "default"
+        {channel}
+        "#,
+        llm.url(),
+        chatwoot.url(),
+        world.account_id,
+        world.bot_id,
+    )
+}
+
+/// The edge in short: accepted is on disk, everything else is 500.
+async fn receive(inbox: Arc<Mutex<Option<Inbox>>>) -> Server {
+    let answer = move |request: http::Request<hyper::body::Incoming>| {
+        let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        async move {
+            let head = request.headers().clone();
+            let body = request.into_body().collect().await.map_err(|_| Hangup)?.to_bytes();
+            let Parsed::Event(event) = event::parse(&body).unwrap() else {
+                return Ok(reply(StatusCode::OK, "text/plain", ""));
+            };
+            let uuid = head.get("x-chatwoot-delivery").and_then(|id| id.to_str().ok()?.parse().ok());
+            let Some(inbox) = inbox else { return Ok(reply(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "")) };
+            let accepted = inbox.accept(delivery(&event, uuid, body)).await;
+            let status = if accepted.is_ok() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+            Ok(reply(status, "text/plain", ""))
+        }
+    };
+    Server::start(0, answer).await.unwrap()
+}
+
+fn delivery(event: &Event, uuid: Option<uuid::Uuid>, body: bytes::Bytes) -> Delivery {
+    let conversation = ConversationKey {
+        tenant: "acme".into(),
+        channel: "main".into(),
+        account_id: event.account_id,
+        conversation_id: event.conversation.id,
+    };
+    let content = event.message.as_ref().map(|message| format!("{message:?}")).unwrap_or_default();
+    let parts = [content.as_bytes()];
+    let sameness = match event.kind {
+        EventKind::MessageCreated => Sameness::Message,
+        EventKind::MessageUpdated => Sameness::Content(&parts),
+        _ => Sameness::Delivery,
+    };
+    let message_id = event.message.as_ref().map(|message| message.id);
+    let now_ms = Clock::system().now_ms();
+    Delivery::new(conversation, event.kind.as_str(), message_id, sameness, uuid, body, now_ms)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_customer_is_answered_once_and_our_own_words_are_not() {
+    let world = World::start().await;
+    let key = world.customer_says("Where is my parcel?").await;
+    world.until_replied(key, 1).await;
+    world.settled().await;
+    assert_eq!(world.replies(key), [ANSWER]);
+    assert_eq!(world.chatwoot.status(key), Some(Status::Pending));
+    assert_eq!((world.turns("replied"), world.llm.totals().started), (1, 1));
+
+    world.chatwoot.customer(key).says("And when does it come?").unwrap();
+    world.until_replied(key, 2).await;
+    world.settled().await;
+    // The agent is told what was said before, its own words included.
+    let asked = world.llm.calls().pop().unwrap().body;
+    let at = |words: &str| asked.find(words).unwrap_or_else(|| panic!("{words} not in {asked}"));
+    assert!(at("Where is my parcel?") < at(ANSWER) && at(ANSWER) < at("And when does it come?"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_is_one_question() {
+    let world = World::start().await;
+    let key = world.chatwoot.new_conversation().unwrap();
+    for text in ["Hello", "I have a question", "Where is my parcel?"] {
+        world.chatwoot.customer(key).says(text).unwrap();
+    }
+    world.until_replied(key, 1).await;
+    world.settled().await;
+    assert_eq!((world.replies(key).len(), world.llm.totals().finished), (1, 1));
+    assert!(world.llm.calls()[0].body.contains("I have a question"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_message_starts_the_turn_over_with_both() {
+    let world = World::start().await;
+    world.llm.set(|behaviour| behaviour.first_byte_ms = 1_500);
+    let key = world.customer_says("Where is my parcel?").await;
+    world.model_asked(1).await;
+    world.chatwoot.customer(key).says("Number 4711").unwrap();
+    world.model_asked(2).await;
+    world.until_replied(key, 1).await;
+    world.settled().await;
+    assert_eq!((world.turns("superseded"), world.turns("replied"), world.replies(key).len()), (1, 1, 1));
+    let totals = world.llm.totals();
+    assert_eq!((totals.client_left, totals.finished), (1, 1), "the first call was not cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_human_silences_the_agent_at_once() {
+    let acts: [(&str, Act); 4] = [
+        ("takes over", Act::HumanTakesOver),
+        ("writes", Act::HumanReplies { text: "I am on it".to_owned() }),
+        ("writes from a phone", Act::ExternalEcho { text: "I am on it".to_owned() }),
+        ("resolves", Act::Resolve),
+    ];
+    for (what, act) in acts {
+        let world = World::start().await;
+        world.llm.set(|behaviour| behaviour.first_byte_ms = 3_000);
+        let key = world.customer_says("Where is my parcel?").await;
+        world.model_asked(1).await;
+        world.chatwoot.act(key, act).unwrap();
+        assert!(world.llm.wait_until(|totals| totals.client_left == 1, DEADLINE).await, "{what}: call not cancelled");
+        world.settled().await;
+        assert_eq!(world.replies(key), Vec::<String>::new(), "{what}");
+        assert_eq!((world.turns("not_ours"), world.turns("replied")), (1, 0), "{what}");
+        // A human who spoke can see what the customer says next.
+        assert_ne!(world.chatwoot.status(key), Some(Status::Pending), "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_say_is_neither_asked_nor_taken_for_a_human() {
+    let world = World::start().await;
+    let key = world.chatwoot.new_conversation().unwrap();
+    for act in [
+        Act::TemplateSays { text: "Welcome!".to_owned() },
+        Act::AutomationSays { text: "We are closed on Sundays.".to_owned() },
+        Act::PrivateNote { text: "A difficult one.".to_owned() },
+    ] {
+        world.chatwoot.act(key, act).unwrap();
+    }
+    world.settled().await;
+    assert_eq!(world.llm.totals().started, 0);
+    world.chatwoot.customer(key).says("Where is my parcel?").unwrap();
+    world.until_replied(key, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_conversation_is_not_ours_until_it_is_given_back() {
+    let world = World::start().await;
+    let key = world.customer_says("Hello").await;
+    world.until_replied(key, 1).await;
+    world.chatwoot.human_takes_over(key).unwrap();
+    world.settled().await;
+    world.chatwoot.customer(key).says("Are you there?").unwrap();
+    world.settled().await;
+    assert_eq!((world.replies(key).len(), world.turns("not_ours")), (1, 1));
+    world.chatwoot.resolve(key).unwrap();
+    world.chatwoot.act(key, Act::AssignHuman { human_id: None }).unwrap();
+    world.settled().await;
+    world.chatwoot.customer(key).says("One more thing").unwrap();
+    world.until_replied(key, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_a_human_gets_one() {
+    let world = World::start().await;
+    let key = world.customer_says("I want to talk to a human").await;
+    world.until("open", |world| world.chatwoot.status(key) == Some(Status::Open)).await;
+    world.settled().await;
+    assert_eq!((world.notes(key).len(), world.replies(key).len(), world.llm.totals().started), (1, 1, 0));
+    assert_eq!(world.turns("handed_off"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_handoff_in_the_plan_the_customer_reads_a_notice_and_the_operator_a_label() {
+    let mut world = World::start().await;
+    world.crash().await;
+    world.handoff = false;
+    world.up();
+    let key = world.customer_says("I want to talk to a human").await;
+    world.until_replied(key, 1).await;
+    world.settled().await;
+    let conversation = world.chatwoot.conversation(key).unwrap();
+    assert_eq!(conversation.status, Status::Pending);
+    assert!(conversation.labels.iter().any(|label| label == "human-requested"), "{:?}", conversation.labels);
+    assert_eq!(world.replies(key), [world.config.tenants[0].channels[0].handoff.notice.clone()]);
+    assert_eq!((world.turns("replied"), world.llm.totals().started), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_fails_hands_over_after_its_tries_on_every_plan() {
+    let mut world = World::start().await;
+    world.crash().await;
+    world.handoff = false;
+    world.up();
+    let kind = FaultKind::Status { status: 500, body: None, retry_after: None };
+    world.llm.set(|behaviour| behaviour.faults = vec![Fault { when: When::Always, kind }]);
+    let key = world.customer_says("Where is my parcel?").await;
+    world.until("open", |world| world.chatwoot.status(key) == Some(Status::Open)).await;
+    world.settled().await;
+    assert_eq!((world.notes(key).len(), world.replies(key).len(), world.llm.totals().started), (1, 1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_becomes_of_a_post_the_customer_sees_one_reply() {
+    let cases = [
+        ("stored, no answer", CallEffect::Ambiguous, 1),
+        ("not stored, no answer", CallEffect::Hangup, 1),
+        ("refused with 500", CallEffect::Status(500), 1),
+        ("refused with 422, twice", CallEffect::Status(422), 2),
+        ("stored, then 500", CallEffect::DoneThenStatus(500), 1),
+        ("stored, then 502", CallEffect::DoneThenStatus(502), 1),
+        ("not stored, 503", CallEffect::Status(503), 1),
+        ("throttled, twice", CallEffect::Status(429), 2),
+        ("stored, answered too late", CallEffect::DoneThenDelayMs(1_000), 1),
+        ("stored after we gave up", CallEffect::DelayMs(900), 1),
+    ];
+    for (what, effect, times) in cases {
+        for token in ["", "user_token = \"fake-user-token\""] {
+            let world = World::start_with("", token, Settings::default()).await;
+            world.calls_fail(Endpoint::CreateMessage, times, effect);
+            let key = world.customer_says("Where is my parcel?").await;
+            world.until("a reply", |world| !world.replies(key).is_empty()).await;
+            world.settled().await;
+            assert_eq!(world.replies(key), [ANSWER], "{what}, {token}");
+            assert_eq!(world.turns("replied"), 1, "{what}, {token}");
+            assert_eq!(world.chatwoot.status(key), Some(Status::Pending), "{what}, {token}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_nothing_can_tell_a_human_gets_it_and_the_reply_is_not_repeated() {
+    let world = World::start().await;
+    // The reply is stored and its answer lost; so is its echo, and the conversation cannot be read.
+    let calls = vec![
+        CallFault::next(Endpoint::CreateMessage, 1, CallEffect::Ambiguous),
+        CallFault::share(Endpoint::ShowConversation, 1000, CallEffect::Status(500)),
+    ];
+    world.llm.set(|behaviour| behaviour.first_byte_ms = 500);
+    let key = world.customer_says("Where is my parcel?").await;
+    world.model_asked(1).await;
+    let deliveries = vec![DeliveryFault::share(1000, DeliveryEffect::Drop)];
+    world.chatwoot.set_faults(Faults { calls, deliveries });
+    world.until("open", |world| world.chatwoot.status(key) == Some(Status::Open)).await;
+    let replies = world.replies(key);
+    assert_eq!(replies.iter().filter(|reply| *reply == ANSWER).count(), 1, "{replies:?}");
+    assert_eq!(world.notes(key).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn liquid_arrives_as_typed() {
+    let world = World::start().await;
+    let text = "Write {{contact.email}} and {% if x %}{{ contact.phone_number }}{% endif %}";
+    world.llm.set(|behaviour| behaviour.answer = Some(text.to_owned()));
+    let key = world.customer_says("How do I write a template?").await;
+    world.until_replied(key, 1).await;
+    assert_eq!(world.replies(key)[0].replace('\u{2060}', ""), text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_answer_comes_in_parts_in_order_each_once() {
+    let settings = Settings { channel: "Channel::Instagram".to_owned(), ..Settings::default() };
+    let world = World::start_with("", "", settings).await;
+    let sentences: Vec<String> = (0..120).map(|number| format!("This is sentence number {number}.")).collect();
+    let answer = sentences.join(" ");
+    world.llm.set(|behaviour| behaviour.answer = Some(answer.clone()));
+    let calls = vec![CallFault::share(Endpoint::CreateMessage, 500, CallEffect::Ambiguous)];
+    world.chatwoot.set_faults(Faults { calls, ..Faults::default() });
+    let key = world.customer_says("Tell me everything").await;
+    world.until_replied(key, 4).await;
+    world.settled().await;
+    let parts = world.replies(key);
+    assert!(parts.iter().all(|part| part.len() <= 1_000), "{parts:?}");
+    assert_eq!(parts.join(" "), answer);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_conversations_than_room_are_all_answered() {
+    let world =
+        World::start_with("lanes_max = 3\nturns_max = 1\nturns_per_tenant_max = 1", "", Settings::default()).await;
+    let mut keys = Vec::new();
+    for _ in 0..25 {
+        keys.push(world.customer_says("Where is my parcel?").await);
+    }
+    world.until("all answered", |world| keys.iter().all(|key| world.replies(*key).len() == 1)).await;
+    world.settled().await;
+    assert_eq!(world.turns("replied"), 25);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chatwoot_that_is_down_is_waited_for() {
+    let mut world = World::start().await;
+    world.llm.set(|behaviour| behaviour.first_byte_ms = 300);
+    let key = world.customer_says("Where is my parcel?").await;
+    world.model_asked(1).await;
+    world.chatwoot.take_down().await;
+    let deferred = tokio::time::timeout(DEADLINE, async {
+        while world.metrics.relay.deferred.get() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    deferred.await.expect("never put off");
+    world.chatwoot.bring_up().await.unwrap();
+    world.until_replied(key, 1).await;
+    world.settled().await;
+    // The agent's answer was kept.
+    assert_eq!((world.replies(key).len(), world.llm.totals().started), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handoff_is_tried_until_chatwoot_takes_it() {
+    let world = World::start().await;
+    world.calls_fail(Endpoint::ToggleStatus, 9, CallEffect::Status(500));
+    let key = world.customer_says("I want to talk to a human").await;
+    world.until("open", |world| world.chatwoot.status(key) == Some(Status::Open)).await;
+    world.settled().await;
+    assert_eq!((world.notes(key).len(), world.replies(key).len()), (1, 1), "said once, however often it was opened");
+    assert!(world.metrics.relay.deferred.get() >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_while_the_agent_thinks_costs_the_customer_nothing() {
+    let mut world = World::start().await;
+    world.llm.set(|behaviour| behaviour.first_byte_ms = 5_000);
+    let key = world.customer_says("Where is my parcel?").await;
+    world.model_asked(1).await;
+    world.crash().await;
+    world.llm.set(|behaviour| behaviour.first_byte_ms = 0);
+    world.up();
+    world.until_replied(key, 1).await;
+    world.settled().await;
+    assert_eq!(world.replies(key).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_after_the_reply_was_stored_does_not_repeat_it() {
+    for token in ["", "user_token = \"fake-user-token\""] {
+        let mut world = World::start_with("", token, Settings::default()).await;
+        world.calls_fail(Endpoint::CreateMessage, 1, CallEffect::DoneThenDelayMs(600));
+        let key = world.customer_says("Where is my parcel?").await;
+        world.until_replied(key, 1).await;
+        world.crash().await;
+        world.up();
+        world.settled().await;
+        assert_eq!(world.replies(key), [ANSWER], "{token}");
+        assert_eq!(world.turns("replied"), 1, "{token}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_lets_a_running_turn_end_and_starts_none() {
+    let mut world = World::start().await;
+    world.llm.set(|behaviour| behaviour.first_byte_ms = 400);
+    let key = world.customer_says("Where is my parcel?").await;
+    world.model_asked(1).await;
+    let relay = world.relay.take().unwrap();
+    assert!(relay.drain(DEADLINE).await);
+    assert_eq!(world.replies(key), [ANSWER]);
+    let late = world.customer_says("And mine?").await;
+    world.settled_deliveries().await;
+    assert_eq!(world.replies(late).len(), 0);
+    assert!(world.inbox.lock().unwrap().as_ref().unwrap().pending() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_conversations_under_faults_and_a_crash_each_end_once() {
+    let mut world = World::start_with("", "", Settings { seed: 11, ..Settings::default() }).await;
+    let calls = vec![
+        CallFault::share(Endpoint::CreateMessage, 60, CallEffect::Ambiguous),
+        CallFault::share(Endpoint::CreateMessage, 60, CallEffect::Status(500)),
+        CallFault::share(Endpoint::CreateMessage, 60, CallEffect::Status(429)),
+        CallFault::share(Endpoint::ShowConversation, 60, CallEffect::Status(500)),
+        CallFault::share(Endpoint::ToggleStatus, 60, CallEffect::Ambiguous),
+    ];
+    let deliveries =
+        vec![DeliveryFault::share(100, DeliveryEffect::Duplicate), DeliveryFault::share(100, DeliveryEffect::Reorder)];
+    world.chatwoot.set_faults(Faults { calls, deliveries });
+    let mut keys = Vec::new();
+    for number in 0..60 {
+        let text = if number % 6 == 0 { "A human, please: I want to talk to a human" } else { "Where is my parcel?" };
+        keys.push(world.customer_says(text).await);
+        if number == 30 {
+            world.crash().await;
+            world.up();
+        }
+    }
+    world.until("all answered", |world| keys.iter().all(|key| !world.replies(*key).is_empty())).await;
+    world.settled().await;
+    for key in keys {
+        let replies = world.replies(key);
+        assert!(replies.iter().filter(|reply| *reply == ANSWER).count() <= 1, "{key:?}: {replies:?}");
+        let open = world.chatwoot.status(key) == Some(Status::Open);
+        assert!(open || replies == [ANSWER], "{key:?}: {replies:?}");
+    }
+}
+
+impl World {
+    /// Waits until every webhook was accepted or given up.
+    async fn settled_deliveries(&self) {
+        self.until("deliveries", |world| world.chatwoot.deliveries_waiting() == 0).await;
+    }
+}
