@@ -140,7 +140,7 @@ pub enum CallCause {
     /// The answer did not end in time.
     #[error("the answer did not end within {} ms", .0.as_millis())]
     Slow(Duration),
-    /// The answer is over [`ANSWER_BYTES_MAX`].
+    /// The answer is over 16 MiB.
     #[error("the answer is too large")]
     TooLarge,
     /// The answer is not what this call answers.
