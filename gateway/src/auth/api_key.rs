@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use subtle::{Choice, ConstantTimeEq as _};
+use subtle::Choice;
 
 use crate::config::key::{ParsedKey, hash};
 use crate::error::{Error, Reason};
@@ -36,11 +36,16 @@ pub fn authenticate(store: &Store, headers: &HeaderMap, now_ms: i64) -> Result<C
         Some(key) => (key.hash, key.previous.filter(|(_, until)| now_ms < *until).map_or(NOBODY, |(hash, _)| hash)),
         None => (NOBODY, NOBODY),
     };
-    let matches: Choice = given.ct_eq(&expected) | given.ct_eq(&previous);
+    let matches = equal(given, expected) | equal(given, previous);
     match known {
         Some(key) if bool::from(matches) && values.next().is_none() => Ok(Caller { key }),
         _ => Err(Error::new(Reason::BadKey, "Incorrect API key provided. Send it as \"Authorization: Bearer rk_…\".")),
     }
+}
+
+/// In the same time whatever they are: blake3 compares its hashes so, and all 32 bytes at once.
+fn equal(given: [u8; 32], kept: [u8; 32]) -> Choice {
+    Choice::from(u8::from(blake3::Hash::from(given) == blake3::Hash::from(kept)))
 }
 
 /// The token of a `Bearer` scheme, whose name is written in any case.
