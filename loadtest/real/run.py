@@ -4,7 +4,7 @@ The gateway is the binary that cargo built; the model, the clients, promtool and
 real; Chatwoot, which cannot be run here, is our fake as a process of its own. What is missing is a
 SKIP with its reason, and an error where RELAIS_SKIPS=fatal.
 
-    run.py [SUITE …]       suites: openai-python openai-node chatwoot metrics openapi kill9 privacy
+    run.py [SUITE …]       suites: openai-python comply openai-node chatwoot metrics openapi kill9 crash privacy
 """
 
 import os
@@ -30,8 +30,8 @@ PHRASES = [
 # A suite that hangs is a failure, not the end of the night.
 SUITE_SECONDS = 600
 
-MODEL_SUITES = ["openai-python", "openai-node", "chatwoot", "metrics"]
-SUITES = [*MODEL_SUITES, "openapi", "kill9", "privacy"]
+MODEL_SUITES = ["openai-python", "comply", "openai-node", "chatwoot", "metrics"]
+SUITES = [*MODEL_SUITES, "openapi", "kill9", "crash", "privacy"]
 
 
 def row(suite: str, check: str, outcome: str, detail: str = "") -> None:
@@ -104,6 +104,9 @@ def suites_with_the_model(wanted: list[str]) -> None:
         model = {"RELAIS_MODEL_ADDRESS": model_address, "RELAIS_MODEL_KEY": model_key}
         if "openai-python" in wanted:
             run_suite("openai-python", [VENV_PYTHON, "sdk_python.py"], gateway.environment("python") | model)
+        if "comply" in wanted:
+            # After openai-python, with whose rows it compares the same run without the gateway.
+            run_suite("comply", [VENV_PYTHON, "comply.py"], gateway.environment("python") | model)
         if "openai-node" in wanted and skip_reason("node"):
             row("openai-node", "(all)", "SKIP", skip_reason("node"))
         elif "openai-node" in wanted:
@@ -166,10 +169,12 @@ def main() -> None:
         run_suite("openapi", [sys.executable, "openapi_check.py"], {})
     if "kill9" in wanted:
         run_suite("kill9", [sys.executable, "kill9.py"], {})
+    if "crash" in wanted:
+        run_suite("crash", [sys.executable, "crash.py"], {})
     if "privacy" in wanted:
         phrases = CACHE / "phrases.txt"
         phrases.write_text("\n".join(PHRASES) + "\n", encoding="utf-8")
-        known = [CACHE / name / "secrets.txt" for name in ("gateway", "kill9", "openapi")]
+        known = [CACHE / name / "secrets.txt" for name in ("gateway", "kill9", "crash", "openapi")]
         every_secret = CACHE / "secrets.txt"
         every_secret.touch(mode=0o600)
         every_secret.write_text("".join(path.read_text() for path in known if path.exists()))
