@@ -1,5 +1,5 @@
 # What people and CI run. `make` lists it. Nothing here needs root.
-# Every target builds into one target directory in one profile; `bench` alone uses the optimised one.
+# Every target builds into one target directory in one profile; the benches alone use the optimised one.
 
 CARGO ?= cargo
 SHELL := /bin/bash
@@ -8,10 +8,10 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARIES = $(CARGO) build --locked --bin relais --bin relais-load
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-llm test test-real check bench
+.PHONY: help run run-llm test test-real check bench bench-instructions
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
 
 run: ## the main job, on embedded defaults: a conversation is answered before your eyes
 	$(BINARIES)
@@ -34,4 +34,9 @@ check: ## format, lints, documentation
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --workspace --locked
 
 bench: ## the hot path's benches
-	$(CARGO) bench -p relais-benches --locked
+	$(CARGO) bench -p relais-benches --bench hot_path --locked
+
+bench-instructions: ## the same pieces in instructions, which no busy machine changes (needs valgrind)
+	binary=$$($(CARGO) bench -p relais-benches --bench instructions --locked --no-run --message-format json \
+		| python3 -c 'import json, sys; print(*[part["executable"] for part in map(json.loads, sys.stdin) if part.get("executable")])'); \
+	python3 benches/instructions.py "$$binary"
