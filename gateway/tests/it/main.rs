@@ -16,6 +16,7 @@ mod endpoints;
 mod exact;
 mod inbox;
 mod ledger;
+mod limits;
 mod relay;
 mod reload;
 mod upstream_answers;
