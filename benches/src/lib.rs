@@ -14,7 +14,7 @@ use relais_policies::tenant::{TenantPolicy, TenantSpec};
 
 /// A store of so many tenants with one key each, on plans with every limit, wide enough never to refuse a bench.
 pub fn store(tenants: u32) -> Store {
-    let store = Store::new(Clock::system());
+    let store = Store::new(Clock::system(), Arc::default());
     let spec = TenantSpec {
         tenant_id: "bench".to_owned(),
         plans: vec![PlanCode::from("app.business"), PlanCode::from("api.pro")],

@@ -19,6 +19,7 @@ pub mod agent;
 pub mod chatwoot;
 pub mod handoff;
 pub mod llm;
+pub mod usage;
 
 pub mod inbox;
 
@@ -38,9 +39,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
+use relais_policies::plan::Feature;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
+use crate::agent::{Agents, BuildError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Reason};
@@ -51,8 +54,10 @@ use crate::inbox::{Inbox, InboxError};
 use crate::llm::upstream::Upstreams;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
+use crate::relay::{RelayHandle, RelayParts, Served};
 use crate::server::{Listeners, Stop, Tls, TlsError, Worker};
 use crate::telemetry::{AccessLog, AccessLogWriter, TelemetryError};
+use crate::usage::{Ledger, LedgerError};
 
 /// Where a request can go. The name is the `route` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +74,8 @@ pub enum Route {
     Models,
     /// `GET /v1/limits`
     Limits,
+    /// `GET /v1/usage`
+    Usage,
     /// `GET /openapi.json`
     OpenApi,
     /// `POST /chatwoot/{tenant}`, `POST /chatwoot/{tenant}/{path_token}`
@@ -78,13 +85,14 @@ pub enum Route {
 }
 
 impl Route {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Chat,
         Self::Responses,
         Self::Completions,
         Self::Embeddings,
         Self::Models,
         Self::Limits,
+        Self::Usage,
         Self::OpenApi,
         Self::Webhook,
         Self::Unknown,
@@ -99,6 +107,7 @@ impl Route {
             Self::Embeddings => "embeddings",
             Self::Models => "models",
             Self::Limits => "limits",
+            Self::Usage => "usage",
             Self::OpenApi => "openapi",
             Self::Webhook => "webhook",
             Self::Unknown => "unknown",
@@ -107,7 +116,6 @@ impl Route {
 }
 
 /// Everything that lives as long as the process.
-#[derive(Debug)]
 pub struct Gateway {
     /// What time it is.
     pub clock: Clock,
@@ -117,6 +125,8 @@ pub struct Gateway {
     pub store: Store,
     /// Deliveries on disk.
     pub inbox: Inbox,
+    /// What was used, on disk.
+    pub ledger: Ledger,
     /// Names for requests.
     pub request_ids: RequestIds,
     /// Open public connections, all workers together.
@@ -127,6 +137,10 @@ pub struct Gateway {
     upstreams: ArcSwap<Upstreams>,
     /// One line per request.
     pub access_log: AccessLog,
+    /// Who answers conversations; replaced whole.
+    agents: Arc<ArcSwap<Agents>>,
+    /// Connections of the background runtime: Chatwoots and the agents' models.
+    client: Client,
     /// The certificate; replaced on its own.
     tls: Option<Tls>,
     routes: [RouteMetrics; Route::ALL.len()],
@@ -139,6 +153,12 @@ pub struct Core {
     pub client: Client,
     /// For answers that belong to no request.
     pub request_ids: RequestIds,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gateway")
+    }
 }
 
 impl Gateway {
@@ -154,7 +174,7 @@ impl Gateway {
 
     /// A route's metrics.
     pub fn route_metrics(&self, route: Route) -> &RouteMetrics {
-        let [chat, responses, completions, embeddings, models, limits, openapi, webhook, unknown] = &self.routes;
+        let [chat, responses, completions, embeddings, models, limits, usage, openapi, webhook, unknown] = &self.routes;
         match route {
             Route::Chat => chat,
             Route::Responses => responses,
@@ -162,6 +182,7 @@ impl Gateway {
             Route::Embeddings => embeddings,
             Route::Models => models,
             Route::Limits => limits,
+            Route::Usage => usage,
             Route::OpenApi => openapi,
             Route::Webhook => webhook,
             Route::Unknown => unknown,
@@ -170,7 +191,10 @@ impl Gateway {
 
     /// Why traffic should go elsewhere, if it should.
     pub fn not_ready(&self) -> Option<Error> {
-        self.draining.load(Ordering::Acquire).then(|| Error::new(Reason::Draining, "Stopping: no new traffic, please."))
+        if self.draining.load(Ordering::Acquire) {
+            return Some(Error::new(Reason::Draining, "Stopping: no new traffic, please."));
+        }
+        (!self.inbox.healthy()).then(|| Error::new(Reason::Disk, "The disk does not take deliveries; /v1 goes on."))
     }
 
     /// Gauges that are cheaper to read when asked than to keep.
@@ -194,6 +218,12 @@ pub enum StartError {
     /// The data directory or the inbox in it.
     #[error("opening the inbox in {0}")]
     Inbox(std::path::PathBuf, #[source] InboxError),
+    /// What was used until now cannot be read, or nothing more be written.
+    #[error("preparing the ledger")]
+    Ledger(#[source] LedgerError),
+    /// An agent of the configuration.
+    #[error("preparing the agents")]
+    Agents(#[source] BuildError),
     /// Two metrics of one name.
     #[error("registering the metrics")]
     Metrics(#[source] prometheus::Error),
@@ -216,6 +246,7 @@ pub struct Running {
     stop: watch::Sender<Stop>,
     workers: Vec<JoinHandle<()>>,
     background: Runtime,
+    relay: Option<RelayHandle>,
     access_log: AccessLogWriter,
 }
 
@@ -227,11 +258,14 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let workers = if config.runtime.per_core { config.runtime.workers } else { 1 };
     let listeners = server::bind(config.listen.public, config.listen.admin, workers)
         .map_err(|error| StartError::Listen(config.listen.public, error))?;
-    let store = Store::new(clock.clone());
+    let ledger = Ledger::open(&config.storage.dir, &metrics, &config.usage).map_err(StartError::Ledger)?;
+    let store = Store::new(clock.clone(), ledger.journal());
     store.apply(&config.tenants);
     let resolver = Resolver::new();
     let inbox = Inbox::open(&config.storage.dir, &config.inbox, clock.clone(), Arc::clone(&metrics))
         .map_err(|error| StartError::Inbox(config.storage.dir.clone(), error))?;
+    let client = Client::new(resolver.clone(), config.timeouts.connect);
+    let agents = Agents::build(&config, &client, Arc::clone(&metrics)).map_err(StartError::Agents)?;
     let (access_log, access_log_writer) =
         AccessLog::start(config.log.access, clock.clone(), metrics.access_log_dropped.clone())
             .map_err(StartError::AccessLog)?;
@@ -241,7 +275,10 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
         metrics,
         store,
         inbox,
+        ledger,
         access_log,
+        agents: Arc::new(ArcSwap::from_pointee(agents)),
+        client,
         tls,
         request_ids: RequestIds::new(),
         connections: AtomicUsize::new(0),
@@ -266,6 +303,10 @@ fn serve(
         .enable_all()
         .build()
         .map_err(StartError::Thread)?;
+    let relay = {
+        let _in_background = background.enter();
+        RelayHandle::start(relay_parts(&gateway))
+    };
     let address = |listener: &std::net::TcpListener, wanted| {
         listener.local_addr().map_err(|error| StartError::Listen(wanted, error))
     };
@@ -305,7 +346,27 @@ fn serve(
             .map_err(StartError::Thread)?;
         workers.push(worker);
     }
-    Ok(Running { gateway, public, admin, stop, workers, background, access_log })
+    Ok(Running { gateway, public, admin, stop, workers, background, relay, access_log })
+}
+
+/// What the relay works with. It finds channels through the store, where a reload replaces them.
+fn relay_parts(gateway: &Arc<Gateway>) -> RelayParts {
+    let config = gateway.config();
+    let finder = Arc::clone(gateway);
+    RelayParts {
+        inbox: gateway.inbox.clone(),
+        channels: Arc::new(move |tenant, name| {
+            let tenant = finder.store.tenant(tenant)?;
+            let channel = tenant.channels.iter().find(|channel| channel.name == name)?;
+            let handoff = tenant.policy.allows_on(channel.kind, Feature::Handoff);
+            Some(Served { channel: Arc::clone(channel), handoff })
+        }),
+        agents: Arc::clone(&gateway.agents),
+        http: gateway.client.clone(),
+        clock: gateway.clock.clone(),
+        metrics: Arc::clone(&gateway.metrics),
+        limits: config.relay.clone(),
+    }
 }
 
 impl Running {
@@ -319,7 +380,21 @@ impl Running {
                 tracing::error!("A worker thread panicked.");
             }
         }
+        // Turns that do not end in time are in the inbox, and go on after the next start.
+        if let Some(relay) = self.relay {
+            let drain = self.gateway.config().timeouts.drain;
+            if !self.background.block_on(relay.drain(drain)) {
+                tracing::warn!("Turns were cut at the end of the drain time; they go on after the next start.");
+            }
+        }
+        if let Err(error) = self.background.block_on(self.gateway.inbox.clone().close()) {
+            tracing::error!(%error, "The inbox was not closed properly.");
+        }
         self.background.shutdown_timeout(std::time::Duration::from_secs(1));
+        // After the last call has settled.
+        if let Err(error) = self.gateway.ledger.close() {
+            tracing::error!(%error, "The last usage was not written down.");
+        }
         self.access_log.finish();
     }
 }

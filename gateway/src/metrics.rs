@@ -167,6 +167,19 @@ pub struct UpstreamMetrics {
     pub wait: HistogramVec,
 }
 
+/// The ledger's handles.
+#[derive(Debug)]
+pub struct LedgerMetrics {
+    /// Alerts given, by meter and level.
+    pub alerts: IntCounterVec,
+    /// Budget tokens charged and not on disk.
+    pub unflushed_tokens: IntGauge,
+    /// One transaction with its sync. Seconds.
+    pub flush: Histogram,
+    /// Transactions that failed, and checkpoints that were damaged.
+    pub errors: IntCounter,
+}
+
 /// All of it.
 #[derive(Debug)]
 pub struct Metrics {
@@ -186,6 +199,8 @@ pub struct Metrics {
     pub connections_refused: IntCounter,
     /// Access-log lines dropped because the writer could not keep up.
     pub access_log_dropped: IntCounter,
+    /// The ledger.
+    pub ledger: LedgerMetrics,
     /// 1 while the configuration on disk is the one in force, 0 after a reload that failed.
     pub config_ok: IntGauge,
     /// Reloads that were taken over.
@@ -277,6 +292,30 @@ impl Metrics {
             connections: gauge(r, "relais_connections", "Open connections on the public listener.")?,
             connections_refused: counter(r, "relais_connections_refused_total", "Connections over the limit.")?,
             access_log_dropped: counter(r, "relais_access_log_dropped_total", "Access-log lines dropped.")?,
+            ledger: LedgerMetrics {
+                alerts: counter_vec(
+                    r,
+                    "relais_quota_alerts_total",
+                    "Tenants that came to an alert level of a billing period.",
+                    &["meter", "level"],
+                )?,
+                unflushed_tokens: gauge(
+                    r,
+                    "relais_ledger_unflushed_tokens",
+                    "Budget tokens charged and not on disk when the ledger last wrote.",
+                )?,
+                flush: histogram(
+                    r,
+                    "relais_ledger_flush_seconds",
+                    "One transaction of the ledger with its sync.",
+                    &COMMIT_BUCKETS,
+                )?,
+                errors: counter(
+                    r,
+                    "relais_ledger_errors_total",
+                    "Transactions of the ledger that failed, and damaged checkpoints.",
+                )?,
+            },
             config_ok: gauge(r, "relais_config_ok", "1 while the configuration on disk is the one in force.")?,
             config_reloads_ok: reloads.with_label_values(&["ok"]),
             config_reloads_failed: reloads.with_label_values(&["failed"]),

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use crate::Gateway;
+use crate::agent::{Agents, BuildError};
 use crate::config::{Config, ConfigErrors};
 use crate::error::Error;
 use crate::llm::upstream::Upstreams;
@@ -35,6 +36,9 @@ pub enum ReloadError {
     /// An upstream cannot be prepared.
     #[error("an upstream cannot be prepared")]
     Upstreams(#[source] Error),
+    /// An agent cannot be prepared.
+    #[error("an agent cannot be prepared")]
+    Agents(#[source] BuildError),
     /// The certificate cannot be used.
     #[error("the certificate cannot be used")]
     Tls(#[source] TlsError),
@@ -50,12 +54,15 @@ impl Gateway {
         }
         let upstreams = Upstreams::new(&config.upstreams, &self.clock, &self.metrics, Some(&self.upstreams()))
             .map_err(ReloadError::Upstreams)?;
+        let agents = Agents::build(&config, &self.client, Arc::clone(&self.metrics)).map_err(ReloadError::Agents)?;
         if let (Some(tls), Some(files)) = (&self.tls, &config.listen.tls) {
             tls.reload(files).map_err(ReloadError::Tls)?;
         }
         // From here nothing fails.
+        self.ledger.apply(&config.usage);
         self.store.apply(&config.tenants);
         self.upstreams.store(Arc::new(upstreams));
+        self.agents.store(Arc::new(agents));
         self.config.store(Arc::new(config));
         Ok(())
     }

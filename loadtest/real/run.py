@@ -4,7 +4,7 @@ The gateway is the binary that cargo built; the model, the clients, promtool and
 real; Chatwoot, which cannot be run here, is our fake as a process of its own. What is missing is a
 SKIP with its reason, and an error where RELAIS_SKIPS=fatal.
 
-    run.py [SUITE …]       suites: openai-python openai-node chatwoot metrics kill9 privacy
+    run.py [SUITE …]       suites: openai-python openai-node chatwoot metrics openapi kill9 privacy
 """
 
 import os
@@ -31,7 +31,7 @@ PHRASES = [
 SUITE_SECONDS = 600
 
 MODEL_SUITES = ["openai-python", "openai-node", "chatwoot", "metrics"]
-SUITES = [*MODEL_SUITES, "kill9", "privacy"]
+SUITES = [*MODEL_SUITES, "openapi", "kill9", "privacy"]
 
 
 def row(suite: str, check: str, outcome: str, detail: str = "") -> None:
@@ -160,15 +160,19 @@ def main() -> None:
             suites_with_the_model(with_model)
     except AssertionError as error:  # a program did not come up
         row("start", "the model, the gateway and the fake Chatwoot come up", "FAIL", str(error))
+    if "openapi" in wanted and skip_reason("python"):
+        row("openapi", "(all)", "SKIP", skip_reason("python"))
+    elif "openapi" in wanted:
+        run_suite("openapi", [sys.executable, "openapi_check.py"], {})
     if "kill9" in wanted:
         run_suite("kill9", [sys.executable, "kill9.py"], {})
     if "privacy" in wanted:
         phrases = CACHE / "phrases.txt"
         phrases.write_text("\n".join(PHRASES) + "\n", encoding="utf-8")
-        known = [path for path in (CACHE / "gateway" / "secrets.txt", CACHE / "kill9" / "secrets.txt") if path.exists()]
+        known = [CACHE / name / "secrets.txt" for name in ("gateway", "kill9", "openapi")]
         every_secret = CACHE / "secrets.txt"
         every_secret.touch(mode=0o600)
-        every_secret.write_text("".join(path.read_text() for path in known))
+        every_secret.write_text("".join(path.read_text() for path in known if path.exists()))
         places = {
             "RELAIS_LOG_FILES": os.pathsep.join(str(path) for path in sorted(LOGS.glob("gateway*.log"))),
             "RELAIS_SECRETS_FILE": str(every_secret),

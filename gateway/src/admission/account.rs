@@ -4,31 +4,36 @@
 //! has; a refusal must cost nothing; a change of plan must not reset what is used; the decision must not
 //! allocate or wait.
 //!
-//! Layout: everything that decides lies behind one `std` mutex per tenant: calls in flight, monthly calls, the
-//! limiters, the wallet, and the same per key. Compare-and-swap per counter was the alternative: five
+//! Layout: everything that decides lies behind one `std` mutex per tenant (`books`): calls in flight, monthly
+//! calls, the limiters, the wallet, and the same per key. Compare-and-swap per counter was the alternative: five
 //! counters, hence four kinds of roll-back, and a rate that cannot be rolled back. One lock of some tens of ns
 //! makes a decision a plain function of what it sees, and tenants never share one. It is never held over an await.
+//! As all of it is under that one lock there are no interleavings inside a decision to search (no `loom`): what
+//! can interleave are whole operations, and the tests draw those.
 //!
 //! Order of the checks: from the reversible to the irreversible, and nothing is written before all have passed.
 //! What a call holds leaves in exactly one way: [`Reservation::settle`], [`Reservation::release`] or, if neither
 //! was reached, its drop, which charges what was reserved or counted so far.
 //!
+//! A call belongs to the billing period it is sent in. One admitted before the turn of the month and sent after it
+//! is counted in the new month; one that is running over it settles in the old.
+//!
 //! Tallies (what was used, by key and model) are written under the same lock, so the ledger that drains them
 //! once a second never sees a token spent that is not told, or told twice.
 
-use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use relais_policies::TenantPolicy;
-use relais_policies::limit::{Limit, Limits};
-use relais_policies::meter::{Meter, Taken};
-use relais_policies::period::{Anchor, Period};
-use relais_policies::wallet::{Hold, Wallet};
+use relais_policies::limit::Limit;
+use relais_policies::wallet::Hold;
 
-use crate::admission::rate::{Before, Checked, Rate};
-use crate::admission::{Standing, Window};
+use crate::admission::alert::Alert;
+use crate::admission::books::{Admitted, Books};
+use crate::admission::denied::{Denied, spent_permit};
+use crate::admission::saved::{AccountState, KeyState};
+use crate::admission::tally::{Counts, Kind, Place};
+use crate::admission::{Journal, Standing};
 use crate::clock::Clock;
-use crate::error::{Error, Reason, Retry};
 
 /// Limits of one key, below its tenant's. `Unlimited`: the tenant's alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,25 +60,15 @@ impl KeyLimits {
 
 /// Where a key's counters are in its tenant's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeySlot(usize);
+pub struct KeySlot(pub(super) usize);
 
-/// A refusal: which limit, what is left, when to come back.
-#[derive(Debug)]
-pub struct Denied {
-    /// Which limit.
-    pub reason: Reason,
-    /// For the caller.
-    pub message: Cow<'static, str>,
-    /// When to come back.
-    pub retry: Retry,
-    /// What is left of every limit.
-    pub standing: Standing,
-}
-
-impl From<Denied> for Error {
-    fn from(denied: Denied) -> Self {
-        Error::new(denied.reason, denied.message).retry(denied.retry)
-    }
+/// What a call is, for whoever reads the ledger.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The model, as the caller names it.
+    pub model: &'a str,
+    /// What kind of call.
+    pub kind: Kind,
 }
 
 /// What one call used, in model tokens, beside what it cost in budget tokens.
@@ -91,133 +86,88 @@ pub struct Use {
     pub estimated: bool,
 }
 
-/// An account at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Overview {
-    /// What is left of every limit.
-    pub standing: Standing,
-    /// The billing period that runs.
-    pub period: Period,
-    /// Calls of the tenant that run.
-    pub in_flight: u64,
-    /// Calls of the key that run.
-    pub key_in_flight: u64,
-    /// Budget tokens spent in this period.
-    pub spent: u64,
-    /// Budget tokens that running calls hold.
-    pub reserved: u64,
-    /// Budget tokens spent without cover.
-    pub debt: u64,
-    /// The limits of the key alone.
-    pub key_limits: KeyLimits,
+/// What calls of one key, model, kind, period and day came to since the ledger last looked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delta {
+    /// The key's public id.
+    pub key: [u8; 12],
+    /// The model, as the caller names it.
+    pub model: Arc<str>,
+    /// What kind of calls.
+    pub kind: Kind,
+    /// The billing period they began in: since when it counts, Unix ms.
+    pub period_ms: i64,
+    /// The day they began on, since 1970, UTC.
+    pub day: i64,
+    /// What they came to.
+    pub counts: Counts,
+}
+
+/// What the ledger writes down: what happened, and how things stand after it.
+#[derive(Debug)]
+pub struct Drained {
+    /// What ended.
+    pub deltas: Vec<Delta>,
+    /// The tenant's counters.
+    pub account: AccountState,
+    /// The counters of the keys that changed.
+    pub keys: Vec<([u8; 12], KeyState)>,
+    /// Alerts to give.
+    pub alerts: Vec<Alert>,
 }
 
 /// One tenant's account. Outlives every reload.
 #[derive(Debug)]
 pub struct Account {
+    tenant_id: Arc<str>,
     books: Mutex<Books>,
     clock: Clock,
-}
-
-#[derive(Debug)]
-struct Books {
-    limits: Limits,
-    anchor: Anchor,
-    period: Period,
-    rate: Option<Rate>,
-    in_flight: u64,
-    calls: Meter,
-    wallet: Wallet,
-    /// Budget tokens spent since the period began, and those running calls hold: for the headers.
-    spent: u64,
-    reserved: u64,
-    keys: Vec<KeyBooks>,
-}
-
-#[derive(Debug)]
-struct KeyBooks {
-    public_id: [u8; 12],
-    limits: KeyLimits,
-    rate: Option<Rate>,
-    in_flight: u64,
-    calls: Meter,
-    /// Budget tokens spent in this period, and those its running calls hold.
-    spent: u64,
-    reserved: u64,
+    journal: Arc<Journal>,
 }
 
 impl Account {
-    /// An account with nothing used.
-    pub fn new(policy: &TenantPolicy, clock: Clock) -> Self {
-        let (limits, anchor, now_ms) = (policy.limits, policy.anchor, clock.now_ms());
-        let period = anchor.period_at(now_ms);
-        let mut wallet = Wallet::new(now_ms);
-        wallet.set_grant(&period, limits.tokens_per_month);
-        credit(&mut wallet, policy);
-        let rate = rate(limits.calls_per_minute, &clock);
-        let books = Books {
-            limits,
-            anchor,
-            period,
-            rate,
-            in_flight: 0,
-            calls: Meter::new(period),
-            wallet,
-            spent: 0,
-            reserved: 0,
-            keys: Vec::new(),
-        };
-        Self { books: Mutex::new(books), clock }
+    /// The account of a tenant, with what the journal remembers of it; else with nothing used.
+    pub fn new(tenant_id: Arc<str>, policy: &TenantPolicy, clock: Clock, journal: &Arc<Journal>) -> Arc<Self> {
+        let mut books = Books::new(policy, &clock);
+        if let Some(past) = journal.past(&tenant_id) {
+            books.restore(past, policy);
+        }
+        books.apply(policy, &clock);
+        // Calls that a crash cut off were charged just now.
+        let changed = books.has_changed();
+        let account = Arc::new(Self { tenant_id, books: Mutex::new(books), clock, journal: Arc::clone(journal) });
+        if changed {
+            journal.changed(&account);
+        }
+        account
+    }
+
+    /// Whose it is.
+    pub fn tenant_id(&self) -> &Arc<str> {
+        &self.tenant_id
     }
 
     /// Takes over a changed policy. What is used stays used.
     pub fn apply(&self, policy: &TenantPolicy) {
-        let (limits, anchor) = (policy.limits, policy.anchor);
-        let mut books = self.lock();
-        if books.limits.calls_per_minute != limits.calls_per_minute {
-            books.rate = resized(books.rate.as_ref(), limits.calls_per_minute, &self.clock);
-        }
-        books.anchor = anchor;
-        books.limits = limits;
-        books.roll(self.clock.now_ms());
-        let period = books.period;
-        books.wallet.set_grant(&period, limits.tokens_per_month);
-        credit(&mut books.wallet, policy);
+        self.lock().apply(policy, &self.clock);
     }
 
     /// The counters of a key: those it had, with these limits from now on, or new ones.
     pub fn key(&self, public_id: [u8; 12], limits: KeyLimits) -> KeySlot {
-        let mut books = self.lock();
-        let period = books.period;
-        if let Some(slot) = books.keys.iter().position(|key| key.public_id == public_id) {
-            if let Some(key) = books.keys.get_mut(slot) {
-                if key.limits.calls_per_minute != limits.calls_per_minute {
-                    key.rate = resized(key.rate.as_ref(), limits.calls_per_minute, &self.clock);
-                }
-                key.limits = limits;
-            }
-            return KeySlot(slot);
-        }
-        books.keys.push(KeyBooks {
-            public_id,
-            limits,
-            rate: rate(limits.calls_per_minute, &self.clock),
-            in_flight: 0,
-            calls: Meter::new(period),
-            spent: 0,
-            reserved: 0,
-        });
-        KeySlot(books.keys.len() - 1)
+        self.lock().key(public_id, limits, &self.clock)
     }
 
     /// Everything the key alone decides: calls in flight, monthly calls, calls per minute.
     pub fn admit(self: &Arc<Self>, slot: KeySlot) -> Result<Permit, Denied> {
         let mut books = self.lock();
         books.roll(self.clock.now_ms());
-        let (taken, key_taken, minute) = books.admit(slot, &self.clock)?;
+        if self.journal.is_full() {
+            return Err(books.not_recorded(slot, &self.clock));
+        }
+        let (admitted, minute) = books.admit(slot, &self.clock)?;
         let standing = books.standing(minute, &self.clock);
         drop(books);
-        Ok(Permit { seat: Some(Seat { account: Arc::clone(self), slot, taken, key_taken }), standing })
+        Ok(Permit { seat: Some(Seat { account: Arc::clone(self), slot, admitted, waits: true }), standing })
     }
 
     /// What is left, without taking anything.
@@ -228,198 +178,35 @@ impl Account {
         books.standing(minute, &self.clock)
     }
 
-    /// Everything about the account that its owner may look at, read at one moment.
-    pub fn overview(&self, slot: KeySlot) -> Overview {
-        let mut books = self.lock();
-        books.roll(self.clock.now_ms());
-        let minute = books.look(slot);
-        let key = books.keys.get(slot.0);
-        Overview {
-            standing: books.standing(minute, &self.clock),
-            period: books.period,
-            in_flight: books.in_flight,
-            key_in_flight: key.map_or(0, |key| key.in_flight),
-            spent: books.spent,
-            reserved: books.reserved,
-            debt: books.wallet.debt(),
-            key_limits: key.map_or(KeyLimits::NONE, |key| key.limits),
-        }
+    /// For the ledger: what ended since it last asked, and how things stand.
+    pub fn drain(&self) -> Drained {
+        self.lock().drain()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Books> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Books> {
         // Nothing in here panics between two writes that belong together; a poisoned lock is still whole.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Books {
-    /// Into the period that holds now. Going back in time changes nothing.
-    fn roll(&mut self, now_ms: i64) {
-        if now_ms >= self.period.end_ms {
-            let period = self.anchor.period_at(now_ms);
-            self.period = period;
-            self.spent = 0;
-            self.keys.iter_mut().for_each(|key| key.spent = 0);
-            self.wallet.set_grant(&period, self.limits.tokens_per_month);
-        }
-        self.wallet.advance(now_ms);
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
-    fn admit(&mut self, slot: KeySlot, clock: &Clock) -> Result<(Taken, Option<Taken>, Option<Window>), Denied> {
-        if !self.limits.calls_in_flight.allows(self.in_flight, 1) {
-            return Err(self.too_many_in_flight(slot, clock));
-        }
-        let Some(key) = self.keys.get(slot.0) else { return Err(self.too_many_in_flight(slot, clock)) };
-        if !key.limits.calls_in_flight.allows(key.in_flight, 1) {
-            return Err(self.too_many_in_flight(slot, clock));
-        }
-        let used_up = |meter: &Meter, limit: Limit, period: Period| {
-            !limit.allows(if meter.period() == period { meter.used() } else { 0 }, 1)
-        };
-        if used_up(&self.calls, self.limits.calls_per_month, self.period)
-            || used_up(&key.calls, key.limits.calls_per_month, self.period)
-        {
-            return Err(self.calls_used_up(slot, clock));
-        }
-        let minute = match self.check_rates(slot) {
-            Ok(minute) => minute,
-            Err((window, wait)) => {
-                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-                return Err(Denied {
-                    reason: Reason::RateLimited,
-                    message: Cow::Owned(format!(
-                        "Calls per minute used up (limit {}). Try again in {} ms.",
-                        window.limit, wait_ms
-                    )),
-                    retry: Retry::AfterMs(wait_ms),
-                    standing: self.standing(Some(window), clock),
-                });
-            }
-        };
-        // Nothing can refuse any more.
-        let period = self.period;
-        let Ok(taken) = self.calls.take(self.limits.calls_per_month, period) else {
-            return Err(self.calls_used_up(slot, clock));
-        };
-        self.in_flight += 1;
-        let key_taken = self.keys.get_mut(slot.0).and_then(|key| {
-            key.in_flight += 1;
-            key.calls.take(key.limits.calls_per_month, period).ok()
-        });
-        Ok((taken, key_taken, minute))
-    }
-
-    /// The tenant's rate, then the key's; what the first took goes back if the second refuses.
-    fn check_rates(&self, slot: KeySlot) -> Result<Option<Window>, (Window, std::time::Duration)> {
-        let before: Option<(&Rate, Before)> = self.rate.as_ref().map(|rate| (rate, rate.before()));
-        let tenant = match self.rate.as_ref().map(Rate::check) {
-            Some(Checked::Refused(window, wait)) => return Err((window, wait)),
-            Some(Checked::Taken(window)) => Some(window),
-            None => None,
-        };
-        match self.keys.get(slot.0).and_then(|key| key.rate.as_ref()).map(Rate::check) {
-            Some(Checked::Refused(window, wait)) => {
-                if let Some((rate, before)) = before {
-                    rate.put_back(before);
-                }
-                Err((window, wait))
-            }
-            Some(Checked::Taken(window)) => Ok(tighter(tenant, Some(window))),
-            None => Ok(tenant),
-        }
-    }
-
-    fn look(&self, slot: KeySlot) -> Option<Window> {
-        let key = self.keys.get(slot.0).and_then(|key| key.rate.as_ref()).map(Rate::look);
-        tighter(self.rate.as_ref().map(Rate::look), key)
-    }
-
-    fn standing(&self, minute: Option<Window>, clock: &Clock) -> Standing {
-        let reset_ms = u64::try_from(self.period.end_ms.saturating_sub(clock.now_ms())).unwrap_or(0);
-        let calls = match self.limits.calls_per_month {
-            Limit::Unlimited => None,
-            Limit::AtMost(limit) => {
-                let used = if self.calls.period() == self.period { self.calls.used() } else { 0 };
-                Some(Window { limit, remaining: limit.saturating_sub(used), reset_ms })
-            }
-        };
-        let tokens = self.wallet.available().map(|remaining| Window {
-            limit: self.spent.saturating_add(self.reserved).saturating_add(remaining),
-            remaining,
-            reset_ms,
-        });
-        Standing { minute, calls, tokens }
-    }
-
-    fn too_many_in_flight(&self, slot: KeySlot, clock: &Clock) -> Denied {
-        Denied {
-            reason: Reason::TooManyInFlight,
-            message: Cow::Borrowed("Too many calls at once: wait for one to end."),
-            // One of the running calls has to end; nobody knows when. A second is what SDKs wait at first.
-            retry: Retry::AfterMs(1_000),
-            standing: self.standing(self.look(slot), clock),
-        }
-    }
-
-    fn calls_used_up(&self, slot: KeySlot, clock: &Clock) -> Denied {
-        Denied {
-            reason: Reason::CallsUsedUp,
-            message: Cow::Borrowed("The month's calls are used up. They start again with the next billing period."),
-            retry: Retry::Never,
-            standing: self.standing(self.look(slot), clock),
-        }
-    }
-
-    fn tokens_used_up(&self, slot: KeySlot, clock: &Clock) -> Denied {
-        Denied {
-            reason: Reason::TokensUsedUp,
-            message: Cow::Borrowed(
-                "The token budget does not cover this call. It is renewed with the next billing period; a token pack adds to it at once.",
-            ),
-            retry: Retry::Never,
-            standing: self.standing(self.look(slot), clock),
-        }
-    }
-
-    fn reserve(&mut self, slot: KeySlot, tokens: u64) {
-        self.reserved = self.reserved.saturating_add(tokens);
-        if let Some(key) = self.keys.get_mut(slot.0) {
-            key.reserved = key.reserved.saturating_add(tokens);
-        }
-    }
-
-    fn spend(&mut self, slot: KeySlot, reserved: u64, spent: u64) {
-        self.reserved = self.reserved.saturating_sub(reserved);
-        self.spent = self.spent.saturating_add(spent);
-        if let Some(key) = self.keys.get_mut(slot.0) {
-            key.reserved = key.reserved.saturating_sub(reserved);
-            key.spent = key.spent.saturating_add(spent);
-        }
-    }
-
-    /// Gives the seat back, and the calls too if the call came to nothing.
-    fn leave(&mut self, seat: Seat, came_to_nothing: bool) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        let key = self.keys.get_mut(seat.slot.0);
-        if came_to_nothing {
-            self.calls.give_back(seat.taken);
-        }
-        if let Some(key) = key {
-            key.in_flight = key.in_flight.saturating_sub(1);
-            if came_to_nothing && let Some(taken) = seat.key_taken {
-                key.calls.give_back(taken);
-            }
+    fn changed(self: &Arc<Self>, books: &mut Books, slot: KeySlot) {
+        if books.mark_changed(slot) {
+            self.journal.changed(self);
         }
     }
 }
 
 /// A place among the calls in flight.
 #[derive(Debug)]
-struct Seat {
+pub(super) struct Seat {
     account: Arc<Account>,
-    slot: KeySlot,
-    taken: Taken,
-    key_taken: Option<Taken>,
+    pub(super) slot: KeySlot,
+    pub(super) admitted: Admitted,
+    /// It has not reserved yet.
+    pub(super) waits: bool,
 }
 
 /// Proof that there was room. Dropped without a reservation, the call never happened and is not counted.
@@ -434,12 +221,18 @@ pub struct Permit {
 impl Permit {
     /// Reserves `want` budget tokens or, if there is less, as much as there is but not under `least`.
     /// A refusal gives the call back: it never happened.
-    pub fn reserve(mut self, least: u64, want: u64) -> Result<Reservation, Denied> {
-        let Some(seat) = self.seat.take() else { return Err(spent_permit(self.standing)) };
+    pub fn reserve(mut self, call: Call<'_>, least: u64, want: u64) -> Result<Reservation, Denied> {
+        let Some(mut seat) = self.seat.take() else { return Err(spent_permit(self.standing)) };
         let account = Arc::clone(&seat.account);
         let mut books = account.lock();
-        books.roll(account.clock.now_ms());
-        let key_headroom = books.keys.get(seat.slot.0).and_then(KeyBooks::headroom).unwrap_or(u64::MAX);
+        let now_ms = account.clock.now_ms();
+        books.roll(now_ms);
+        if !books.begin(&mut seat) {
+            let denied = books.calls_used_up(seat.slot, &account.clock);
+            books.leave(seat, true);
+            return Err(denied);
+        }
+        let key_headroom = books.key_headroom(seat.slot);
         let tokens = books.wallet.available().unwrap_or(u64::MAX).min(key_headroom).min(want);
         let hold = if tokens < least { None } else { books.wallet.reserve(tokens) };
         let Some(hold) = hold else {
@@ -447,12 +240,12 @@ impl Permit {
             books.leave(seat, true);
             return Err(denied);
         };
-        let period = books.period;
-        books.reserve(seat.slot, tokens);
+        let place = books.enter(&mut seat, call, tokens, now_ms);
+        account.changed(&mut books, seat.slot);
         let standing = books.standing(self.standing.minute, &account.clock);
         let room = books.wallet.available().unwrap_or(u64::MAX).min(key_headroom - tokens);
         drop(books);
-        Ok(Reservation { open: Some(Open { seat, hold, tokens, period }), used: None, room, standing })
+        Ok(Reservation { open: Some(Open { seat, hold, tokens, place }), used: None, room, standing })
     }
 }
 
@@ -465,19 +258,13 @@ impl Drop for Permit {
     }
 }
 
-impl KeyBooks {
-    fn headroom(&self) -> Option<u64> {
-        self.limits.tokens_per_month.remaining(self.spent.saturating_add(self.reserved))
-    }
-}
-
 #[derive(Debug)]
 struct Open {
     seat: Seat,
     hold: Hold,
     tokens: u64,
-    /// The period the call began in: it settles there.
-    period: Period,
+    /// Where it is counted: the period and day it began in.
+    place: Place,
 }
 
 /// Budget tokens held for a running call. Exactly one way out: [`settle`](Self::settle), [`release`](Self::release),
@@ -503,11 +290,11 @@ impl Reservation {
     pub fn extend(&mut self, more: u64) -> bool {
         let Some(open) = self.open.as_mut() else { return false };
         let mut books = open.seat.account.lock();
-        let key_headroom = books.keys.get(open.seat.slot.0).and_then(KeyBooks::headroom).unwrap_or(u64::MAX);
-        if more > key_headroom || !books.wallet.extend(&mut open.hold, more) {
+        if more > books.key_headroom(open.seat.slot) || !books.wallet.extend(&mut open.hold, more) {
             return false;
         }
-        books.reserve(open.seat.slot, more);
+        books.extend(open.seat.slot, open.place, more);
+        open.seat.account.changed(&mut books, open.seat.slot);
         open.tokens = open.tokens.saturating_add(more);
         true
     }
@@ -528,15 +315,17 @@ impl Reservation {
     }
 
     fn close(&mut self, used: Option<Use>) {
-        let Some(open) = self.open.take() else { return };
-        let account = Arc::clone(&open.seat.account);
-        let mut books = account.lock();
+        let Some(Open { seat, hold, tokens, place }) = self.open.take() else { return };
+        let account = Arc::clone(&seat.account);
         let charge = used.map_or(0, |used| used.budget);
+        let mut books = account.lock();
         // What lies beyond the reservation is taken from what is left, or becomes a visible debt of the wallet.
-        let _settled = books.wallet.settle(open.hold, charge);
-        let charge_now = if open.period == books.period { charge } else { 0 };
-        books.spend(open.seat.slot, open.tokens, charge_now);
-        books.leave(open.seat, used.is_none());
+        let _settled = books.wallet.settle(hold, charge);
+        books.end(seat.slot, place, tokens, used);
+        account.changed(&mut books, seat.slot);
+        books.leave(seat, used.is_none());
+        drop(books);
+        account.journal.charged(charge);
     }
 }
 
@@ -546,44 +335,5 @@ impl Drop for Reservation {
             let used = self.used.unwrap_or(Use { budget: self.tokens(), estimated: true, ..Use::default() });
             self.close(Some(used));
         }
-    }
-}
-
-/// A permit is consumed by its reservation, so this is never said; it is an answer rather than a panic.
-fn spent_permit(standing: Standing) -> Denied {
-    Denied {
-        reason: Reason::Internal,
-        message: Cow::Borrowed("The call was reserved for twice."),
-        retry: Retry::Never,
-        standing,
-    }
-}
-
-/// Lots of the policy that the wallet does not know yet.
-fn credit(wallet: &mut Wallet, policy: &TenantPolicy) {
-    for lot in &policy.lots {
-        // Known lots change nothing.
-        wallet.credit(lot.clone());
-    }
-}
-
-fn rate(limit: Limit, clock: &Clock) -> Option<Rate> {
-    match limit {
-        Limit::Unlimited => None,
-        Limit::AtMost(per_minute) => Rate::new(per_minute, clock),
-    }
-}
-
-fn resized(rate_now: Option<&Rate>, limit: Limit, clock: &Clock) -> Option<Rate> {
-    match (rate_now, limit) {
-        (Some(now), Limit::AtMost(per_minute)) => now.resized(per_minute),
-        _ => rate(limit, clock),
-    }
-}
-
-fn tighter(a: Option<Window>, b: Option<Window>) -> Option<Window> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(if b.remaining < a.remaining { b } else { a }),
-        (window, None) | (None, window) => window,
     }
 }

@@ -5,14 +5,32 @@
 //! back what they hold when they are dropped, whatever the reason, so no path of a handler can leak a seat.
 //! A refusal is an outcome, not a failure, and costs nothing.
 //!
-//! What decides is in three files: `account` (the counters of one tenant, one short lock), `rate` (calls per
-//! minute), `standing` (what is left, and the headers that tell it). It knows no key's secret, no model's
-//! name and no HTTP body.
+//! `account` is one tenant's account and the way in and out of it, `books` what lies behind its lock, `denied` the
+//! refusals, `rate` calls per minute, `overview` and `standing` what is left and the headers that tell it. For the
+//! ledger: `tally` (what was used of which model), `saved` (what is written down and read back), `alert`, and
+//! `journal`, where accounts say that they changed. It knows no key's secret, no HTTP body and no file.
 
 mod account;
+mod books;
+mod denied;
+mod overview;
 mod rate;
 mod standing;
 
-pub use account::{Account, Denied, KeyLimits, KeySlot, Overview, Permit, Reservation, Use};
+mod alert;
+mod journal;
+mod saved;
+mod tally;
+
+#[cfg(test)]
+mod tests;
+
+pub use account::{Account, Call, Delta, Drained, KeyLimits, KeySlot, Permit, Reservation, Use};
+pub use alert::{Alert, Level, Told, Watched};
+pub use denied::Denied;
+pub use journal::Journal;
+pub use overview::Overview;
 pub use rate::{Checked, Rate};
+pub use saved::{AccountState, KeyState, OpenCalls, Past, PeriodSum};
 pub use standing::{Standing, Window};
+pub use tally::{Counts, Kind};

@@ -175,3 +175,75 @@ impl Agents {
         answered
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::conversation::Speaker;
+    use crate::http::resolve::Resolver;
+
+    fn build(text: &str, dir: &Path) -> Result<(Agents, Arc<Metrics>), BuildError> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let config = Config::from_str(text, dir, &|_| None).unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let http = Client::new(Resolver::new(), Duration::from_secs(1));
+        Ok((Agents::build(&config, &http, Arc::clone(&metrics))?, metrics))
+    }
+
+    const CONFIG: &str = r#"
+[[upstream]]
+name = "main"
+base_url = "http://127.0.0.1:1/v1"
+models = ["*"]
+[[agent]]
+id = "model"
+kind = "openai"
+upstream = "main"
+model = "llama"
+system_prompt = "Be kind."
+[[agent]]
+id = "faq"
+kind = "knowledge"
+dir = "faq"
+"#;
+
+    #[tokio::test]
+    async fn each_agent_is_found_by_its_id_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("faq")).unwrap();
+        std::fs::write(dir.path().join("faq/hours.md"), "# Opening hours\n\nWe are open from 9 to 5.").unwrap();
+        let (agents, metrics) = build(CONFIG, dir.path()).unwrap();
+        let ask = async |agent_id: &str, text: &str| {
+            let history = [Utterance { from: Speaker::Customer, text: text.to_owned() }];
+            let contact = Contact::default();
+            let medium = Medium::Web;
+            let question =
+                Question { tenant_id: "acme", conversation_id: 1, history: &history, contact: &contact, medium };
+            agents.answer(agent_id, question, Duration::from_secs(5)).await
+        };
+        let answered = ask("faq", "What are your opening hours?").await.unwrap();
+        let text = "We are open from 9 to 5.\n\nSource: Opening hours".to_owned();
+        assert_eq!(answered.answer, Answer::Reply { text, sources: vec!["Opening hours".to_owned()] });
+        assert!(matches!(ask("faq", "Sell me a boat").await.unwrap().answer, Answer::Handoff { .. }));
+        assert!(matches!(ask("model", "Hello").await, Err(AgentError::Unavailable(_))));
+        let unknown = ask("nobody", "Hello").await.unwrap_err();
+        assert!(matches!(unknown, AgentError::Misconfigured(_)) && !unknown.retriable());
+        let page = String::from_utf8(metrics.page()).unwrap();
+        for counted in
+            [("knowledge", "reply"), ("knowledge", "handoff"), ("openai", "unavailable"), ("none", "misconfigured")]
+        {
+            let line = format!("relais_agent_requests_total{{kind=\"{}\",outcome=\"{}\"}} 1", counted.0, counted.1);
+            assert!(page.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_told_with_its_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("faq")).unwrap();
+        let error = build(CONFIG, dir.path()).map(|_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "reading the knowledge of agent \"faq\"");
+    }
+}

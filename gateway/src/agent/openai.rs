@@ -15,10 +15,9 @@ use std::time::Duration;
 use async_openai::config::Config as UpstreamConfig;
 use async_openai::error::OpenAIError;
 use async_openai::middleware::HttpRequestFactory;
-use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, InvalidHeaderValue};
 use http::{HeaderValue, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
@@ -26,6 +25,7 @@ use super::prompt::{self, HANDOFF_TOOL};
 use super::sanitise::sanitise;
 use super::{AgentError, Answer, Answered, Question, TokenUse};
 use crate::config::{Agent, AgentKind, Upstream};
+use crate::http::body::{self, ReadError};
 use crate::http::client::{Client, SendError};
 
 /// An answer of 800 tokens is 5 KB; a server that thinks aloud sends more.
@@ -84,8 +84,8 @@ enum TransportError {
     Send(SendError),
     #[error("status {0}")]
     Status(StatusCode),
-    #[error("the answer broke off or is over {ANSWER_BYTES_MAX} bytes")]
-    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("reading the answer, of at most {ANSWER_BYTES_MAX} bytes")]
+    Body(#[source] ReadError),
     #[error("the answer is not JSON")]
     NotJson,
 }
@@ -147,8 +147,8 @@ async fn send(http: Client, factory: HttpRequestFactory) -> Result<reqwest::Resp
     if !response.status().is_success() {
         return Err(TransportError::Status(response.status()));
     }
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(TransportError::Body)?;
-    let body: Bytes = body.to_bytes();
+    let body =
+        body::read(&mut response.into_body(), ANSWER_BYTES_MAX, SEND_WAIT).await.map_err(TransportError::Body)?;
     if serde_json::from_slice::<Value>(&body).is_err() {
         return Err(TransportError::NotJson);
     }

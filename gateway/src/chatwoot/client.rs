@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::chatwoot::event::{ConversationView, Message, Status, TurnMark};
 use crate::chatwoot::wire;
 use crate::config;
+use crate::http::body::{self, ReadError};
 use crate::http::client::{Client, SendError};
 use crate::metrics::Metrics;
 
@@ -135,11 +136,11 @@ pub enum CallCause {
     Status(u16),
     /// The answer broke off.
     #[error("the answer broke off")]
-    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Broken(#[source] hyper::Error),
     /// The answer did not end in time.
     #[error("the answer did not end within {} ms", .0.as_millis())]
     Slow(Duration),
-    /// The answer is over [`ANSWER_BYTES_MAX`].
+    /// The answer is over 16 MiB.
     #[error("the answer is too large")]
     TooLarge,
     /// The answer is not what this call answers.
@@ -368,7 +369,7 @@ impl Chatwoot {
         let until = Instant::now() + self.wait;
         let request = request(call).map_err(|error| failed(CallCause::Request(error)))?;
         let response = self.http.send(request, self.wait).await.map_err(|error| failed(CallCause::Send(error)))?;
-        let (head, body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
         if head.status == StatusCode::TOO_MANY_REQUESTS {
             let class = CallClass::Throttled(retry_after(&head.headers));
             return Err(CallError { class, ..failed(CallCause::Status(head.status.as_u16())) });
@@ -376,11 +377,11 @@ impl Chatwoot {
         if !head.status.is_success() {
             return Err(failed(CallCause::Status(head.status.as_u16())));
         }
-        match tokio::time::timeout_at(until, Limited::new(body, ANSWER_BYTES_MAX).collect()).await {
-            Err(_) => Err(failed(CallCause::Slow(self.wait))),
-            Ok(Ok(whole)) => Ok(whole.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(failed(CallCause::TooLarge)),
-            Ok(Err(error)) => Err(failed(CallCause::Broken(error))),
+        match tokio::time::timeout_at(until, body::read(&mut body, ANSWER_BYTES_MAX, self.wait)).await {
+            Err(_) | Ok(Err(ReadError::Stalled)) => Err(failed(CallCause::Slow(self.wait))),
+            Ok(Err(ReadError::TooLarge)) => Err(failed(CallCause::TooLarge)),
+            Ok(Err(ReadError::Broken(error))) => Err(failed(CallCause::Broken(error))),
+            Ok(Ok(whole)) => Ok(whole),
         }
     }
 }

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use relais_gateway::config::Config;
 use relais_gateway::config::key::NewKey;
+use relais_gateway::usage::report;
 
 /// The conversation-relay agent gateway.
 #[derive(Debug, Parser)]
@@ -35,6 +36,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// Prints what tenants used, as recorded.
+    Usage(report::Arguments),
     /// The configuration's form.
     Config {
         /// What about it.
@@ -90,6 +93,13 @@ pub(crate) fn key(command: &KeyCommand) -> anyhow::Result<ExitCode> {
         new.expose(),
         new.toml(name)
     ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `relais usage`
+pub(crate) fn usage(path: &Path, arguments: &report::Arguments) -> anyhow::Result<ExitCode> {
+    let config = Config::load(path)?;
+    report::run(&config.storage.dir, arguments, &mut io::stdout())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -154,6 +154,7 @@ fn resolve(
         limits: raw.limits,
         timeouts: sections::timeouts(&raw.timeouts, &top.key("timeouts"), report),
         inbox: sections::inbox(&raw.inbox, &top.key("inbox"), report),
+        usage: raw.usage,
         relay: sections::relay(&raw.relay, &top.key("relay"), report),
         cors: sections::cors(raw.cors, &top.key("cors"), report),
         log: sections::log(raw.log, &top.key("log"), report),

@@ -51,6 +51,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The durable inbox.
     pub inbox: Inbox,
+    /// The ledger.
+    pub usage: Usage,
     /// Conversations.
     pub relay: Relay,
     /// Which pages of a browser may call `/v1`.
@@ -75,6 +77,7 @@ impl Config {
             ("listen.admin", self.listen.admin != other.listen.admin),
             ("listen.tls", self.listen.tls != other.listen.tls),
             ("storage.dir", self.storage.dir != other.storage.dir),
+            ("usage.flush_ms", self.usage.flush_ms != other.usage.flush_ms),
             ("runtime.workers", self.runtime.workers != other.runtime.workers),
             ("runtime.per_core", self.runtime.per_core != other.runtime.per_core),
             ("runtime.background_workers", self.runtime.background_workers != other.runtime.background_workers),
@@ -209,6 +212,25 @@ pub struct Inbox {
     pub pending_max: u64,
     /// How long finished deliveries are kept. Default 7 days.
     pub keep: Duration,
+}
+
+/// `[usage]`: needs no resolving, so it is the file's type too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Usage {
+    /// How often what was used goes to the disk: what a crash forgets at most. Default 1 s; changed only by a restart.
+    #[schemars(range(min = 10, max = 60_000))]
+    pub flush_ms: u64,
+    /// Budget tokens that may be charged while the disk refuses them; past that `/v1` answers 503 until it takes
+    /// them. Default 1,000,000.
+    #[schemars(range(min = 0, max = 1_000_000_000_000_u64))]
+    pub unledgered_tokens_max: u64,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Self { flush_ms: 1_000, unledgered_tokens_max: 1_000_000 }
+    }
 }
 
 /// `[relay]`

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::Limits;
+use super::{Limits, Usage};
 
 /// The configuration of a Relais gateway. Relative paths are relative to this file's directory. Where a text or a
 /// secret is asked for, `env:NAME` takes it from a variable of the environment and `file:PATH` from a file.
@@ -36,6 +36,8 @@ pub(super) struct RawConfig {
     pub(super) timeouts: RawTimeouts,
     /// The durable inbox.
     pub(super) inbox: RawInbox,
+    /// The ledger.
+    pub(super) usage: Usage,
     /// Conversations.
     pub(super) relay: RawRelay,
     /// Which pages of a browser may call `/v1`.

@@ -78,12 +78,6 @@ struct Shared {
     writer_thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
-impl std::fmt::Debug for Inbox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Inbox({} pending)", self.pending())
-    }
-}
-
 /// What the inbox made of a delivery. Both are durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {

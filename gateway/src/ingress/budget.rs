@@ -13,8 +13,9 @@ use std::borrow::Cow;
 use relais_policies::limit::Limit;
 use relais_policies::rate_card::{ModelPrice, TokenUsage};
 
-use crate::admission::{Denied, Permit, Reservation, Use};
+use crate::admission::{Call, Denied, Kind, Permit, Reservation, Use};
 use crate::error::{Reason, Retry};
+use crate::llm::endpoint::Endpoint;
 use crate::llm::request::Head;
 use crate::llm::upstream::Upstream;
 use crate::llm::usage::Usage;
@@ -89,7 +90,7 @@ impl Budget {
         let first = allowed.unwrap_or(u64::MAX).min(if head.stream { SLICE } else { allowed.unwrap_or(UNARY) });
         let least = price.cost(&used(input, first.min(FLOOR).saturating_mul(answers)));
         let want = price.cost(&used(input, first.saturating_mul(answers)));
-        let reservation = permit.reserve(least, want)?;
+        let reservation = permit.reserve(Call { model: head.model(), kind: kind(head.endpoint()) }, least, want)?;
         let reachable =
             if head.stream { reservation.tokens().saturating_add(reservation.room) } else { reservation.tokens() };
         let limited = reservation.standing.tokens.is_some() || reservation.room < u64::MAX;
@@ -215,6 +216,16 @@ impl Budget {
             output: usage.output,
             estimated,
         }
+    }
+}
+
+/// How the ledger names it.
+fn kind(endpoint: Endpoint) -> Kind {
+    match endpoint {
+        Endpoint::Chat => Kind::Chat,
+        Endpoint::Responses => Kind::Responses,
+        Endpoint::Completions => Kind::Completions,
+        Endpoint::Embeddings => Kind::Embeddings,
     }
 }
 

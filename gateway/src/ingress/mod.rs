@@ -7,6 +7,7 @@ pub mod limits;
 pub mod models;
 pub mod openapi;
 pub mod ops;
+pub mod usage;
 pub mod webhook;
 
 mod answer;

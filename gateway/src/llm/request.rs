@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -97,8 +97,8 @@ impl<'a> Head<'a> {
         let name: Cow<'a, str> = serde_json::from_str::<BorrowedStr<'a>>(model.get())
             .map(|text| text.0)
             .map_err(|_| malformed("\"model\" must be a string.").param("model"))?;
-        if name.is_empty() || name.len() > MODEL_BYTES_MAX {
-            return Err(malformed("\"model\" must be 1 to 256 bytes long.").param("model"));
+        if name.is_empty() || name.chars().nth(MODEL_CHARS_MAX).is_some() {
+            return Err(malformed("\"model\" must be 1 to 256 characters long.").param("model"));
         }
         if boolean(raw(Field::Background), "background")? == Some(true) {
             return Err(Error::new(
@@ -115,7 +115,9 @@ impl<'a> Head<'a> {
         };
         let mut limits = Vec::new();
         for (name, field) in limit_fields(endpoint) {
-            limits.extend(integer(text, raw(*field), name, endpoint.output_min())?.map(|found| (*name, found)));
+            limits.extend(
+                integer(text, raw(*field), name, endpoint.output_min()..=TOKENS_MAX)?.map(|found| (*name, found)),
+            );
         }
         Ok(Self {
             endpoint,
@@ -129,6 +131,11 @@ impl<'a> Head<'a> {
                 && [Field::PreviousResponseId, Field::Conversation, Field::Prompt].into_iter().any(given),
             open,
         })
+    }
+
+    /// Which call it is.
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint
     }
 
     /// The model, as the client calls it.
@@ -159,7 +166,7 @@ fn limit_fields(endpoint: Endpoint) -> &'static [(&'static str, Field)] {
 /// How many answers are written for this request. A completion writes them for each of its prompts.
 fn answers<'a>(endpoint: Endpoint, text: &str, raw: impl Fn(Field) -> Option<&'a RawValue>) -> Result<u64, Error> {
     let count = |field, name| -> Result<u64, Error> {
-        Ok(integer(text, raw(field), name, 1)?.and_then(|found| found.value).unwrap_or(1))
+        Ok(integer(text, raw(field), name, 1..=ANSWERS_MAX)?.and_then(|found| found.value).unwrap_or(1))
     };
     match endpoint {
         Endpoint::Chat | Endpoint::Completions => {
@@ -255,7 +262,9 @@ fn apply(body: &Bytes, mut pieces: Vec<(Range<usize>, Cow<'static, str>)>) -> By
 }
 
 /// Names of models are short; a long one is an attack on logs and caches.
-const MODEL_BYTES_MAX: usize = 256;
+const MODEL_CHARS_MAX: usize = 256;
+/// Answers of one request at most, as OpenAI has it.
+const ANSWERS_MAX: u64 = 128;
 /// Above this a limit says nothing; it also keeps sums far from overflow.
 const TOKENS_MAX: u64 = 1 << 40;
 
@@ -404,19 +413,27 @@ fn integer(
     text: &str,
     raw: Option<&RawValue>,
     name: &'static str,
-    least: u64,
+    bounds: RangeInclusive<u64>,
 ) -> Result<Option<Found<Option<u64>>>, Error> {
     let Some(raw) = raw else { return Ok(None) };
     if raw.get() == "null" {
         return Ok(Some(Found { range: range_in(text, raw.get()), value: None }));
     }
-    let value: u64 = raw
-        .get()
-        .parse()
-        .ok()
-        .filter(|value| (least..=TOKENS_MAX).contains(value))
-        .ok_or_else(|| malformed(format!("\"{name}\" must be a whole number of at least {least}.")).param(name))?;
+    let value: u64 = whole(raw.get()).filter(|value| bounds.contains(value)).ok_or_else(|| {
+        let (least, most) = (bounds.start(), bounds.end());
+        malformed(format!("\"{name}\" must be a whole number from {least} to {most}.")).param(name)
+    })?;
     Ok(Some(Found { range: range_in(text, raw.get()), value: Some(value) }))
+}
+
+/// A whole number, also one written as `16.0`: JSON knows no other kind, and some clients write all numbers so.
+fn whole(text: &str) -> Option<u64> {
+    let fraction_is_zero = |text: &str| !text.is_empty() && text.bytes().all(|digit| digit == b'0');
+    match text.split_once('.') {
+        Some((whole, fraction)) if fraction_is_zero(fraction) => whole.parse().ok(),
+        Some(_) => None,
+        None => text.parse().ok(),
+    }
 }
 
 /// Where `part`, a slice of `text`, stands in it.

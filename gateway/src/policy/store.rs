@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use relais_policies::TenantPolicy;
 use relais_policies::limit::{Limit, model_matches};
 
-use crate::admission::{Account, KeyLimits, KeySlot};
+use crate::admission::{Account, Journal, KeyLimits, KeySlot};
 use crate::clock::Clock;
 use crate::config::{Channel, Key, Tenant};
 
@@ -54,21 +54,26 @@ impl KeyState {
 pub struct Store {
     keys: DashMap<[u8; 12], Arc<KeyState>, RandomState>,
     tenants: DashMap<Arc<str>, Arc<TenantState>, RandomState>,
+    /// Of every tenant there was since the process began: one that comes back has used what it had used.
+    accounts: DashMap<Arc<str>, Arc<Account>, RandomState>,
     clock: Clock,
+    journal: Arc<Journal>,
 }
 
 impl Store {
-    /// Nobody yet.
-    pub fn new(clock: Clock) -> Self {
+    /// Nobody yet. Accounts take up what the journal remembers of them, and tell it what they use.
+    pub fn new(clock: Clock, journal: Arc<Journal>) -> Self {
         Self {
             keys: DashMap::with_hasher(RandomState::default()),
             tenants: DashMap::with_hasher(RandomState::default()),
+            accounts: DashMap::with_hasher(RandomState::default()),
             clock,
+            journal,
         }
     }
 
-    /// Makes these the tenants there are. Accounts of tenants that stay are kept; keys and tenants that are not
-    /// among them are gone with this call.
+    /// Makes these the tenants there are. Accounts are kept; keys and tenants that are not among them are gone with
+    /// this call.
     pub fn apply(&self, tenants: &[Tenant]) {
         for tenant in tenants {
             self.put(tenant);
@@ -81,13 +86,18 @@ impl Store {
     }
 
     fn put(&self, tenant: &Tenant) {
-        let account = self.tenant(&tenant.id).map(|known| Arc::clone(&known.account));
-        let account = match account {
+        let known = self.accounts.get(&tenant.id).map(|known| Arc::clone(&known));
+        let account = match known {
             Some(account) => {
                 account.apply(&tenant.policy);
                 account
             }
-            None => Arc::new(Account::new(&tenant.policy, self.clock.clone())),
+            None => {
+                let id = Arc::clone(&tenant.id);
+                let account = Account::new(id, &tenant.policy, self.clock.clone(), &self.journal);
+                self.accounts.insert(Arc::clone(&tenant.id), Arc::clone(&account));
+                account
+            }
         };
         let state = Arc::new(TenantState {
             id: Arc::clone(&tenant.id),

@@ -27,6 +27,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -55,8 +56,8 @@ pub struct RelayParts {
     pub inbox: Inbox,
     /// Whom we work for.
     pub channels: Channels,
-    /// Who answers.
-    pub agents: Arc<Agents>,
+    /// Who answers; replaced whole when the configuration is.
+    pub agents: Arc<ArcSwap<Agents>>,
     /// Connections to the Chatwoots, of the runtime the relay is started on.
     pub http: Client,
     /// Time.

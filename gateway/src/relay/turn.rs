@@ -194,7 +194,7 @@ async fn ask(conversation: &mut Conversation, upto_seq: i64, may_start_over: boo
         let mut tries = Tries::new(relay.parts.limits.agent_tries);
         loop {
             let wait = relay.parts.limits.agent_wait;
-            let error = match relay.parts.agents.answer(&channel.agent.id, question, wait).await {
+            let error = match relay.parts.agents.load_full().answer(&channel.agent.id, question, wait).await {
                 Ok(answered) => return Some(answered.answer),
                 Err(error) => error,
             };

@@ -73,6 +73,7 @@ fn route(path: &str) -> Route {
         "/v1/models" => Route::Models,
         _ if model_id(path).is_some() => Route::Models,
         "/v1/limits" => Route::Limits,
+        "/v1/usage" => Route::Usage,
         "/openapi.json" => Route::OpenApi,
         _ if path.strip_prefix("/chatwoot/").is_some_and(|rest| !rest.is_empty()) => Route::Webhook,
         _ => Route::Unknown,
@@ -83,7 +84,7 @@ fn route(path: &str) -> Route {
 fn methods(route: Route) -> HeaderValue {
     HeaderValue::from_static(match route {
         Route::Chat | Route::Responses | Route::Completions | Route::Embeddings => "POST, OPTIONS",
-        Route::Models | Route::Limits | Route::OpenApi => "GET, HEAD, OPTIONS",
+        Route::Models | Route::Limits | Route::Usage | Route::OpenApi => "GET, HEAD, OPTIONS",
         Route::Webhook => "POST",
         Route::Unknown => "",
     })
@@ -132,6 +133,10 @@ async fn serve(
             method(&request, &[Method::GET, Method::HEAD])?;
             return ingress::limits::answer(gateway, &caller);
         }
+        Route::Usage => {
+            method(&request, &[Method::GET, Method::HEAD])?;
+            return ingress::usage::answer(gateway, &caller, request.uri().query().unwrap_or_default()).await;
+        }
         Route::OpenApi | Route::Webhook | Route::Unknown => return Err(unknown_route()),
     };
     method(&request, &[Method::POST])?;
@@ -146,9 +151,8 @@ async fn detached(gateway: &Arc<Gateway>, trace: &mut Trace, request: Incoming) 
         let answer = ingress::webhook::receive(&gateway, &mut own, request).await;
         (own, answer)
     });
-    let (own, answer) = task.await.map_err(|error| {
-        Error::new(Reason::Internal, "The delivery was not accepted.").caused_by(error)
-    })?;
+    let (own, answer) =
+        task.await.map_err(|error| Error::new(Reason::Internal, "The delivery was not accepted.").caused_by(error))?;
     *trace = own;
     answer
 }

@@ -3,6 +3,7 @@
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use relais_gateway::clock::Clock;
+use relais_gateway::error::Reason;
 use relais_loadtest::fakes::llm::{FakeLlm, Fault, FaultKind, LineEnd, Settings, UsageStyle};
 use serde_json::{Value, json};
 
@@ -484,6 +485,7 @@ async fn every_route_names_its_methods_and_head_has_no_body() {
         ("/v1/models", "GET, HEAD, OPTIONS"),
         ("/v1/models/gpt-4o", "GET, HEAD, OPTIONS"),
         ("/v1/limits", "GET, HEAD, OPTIONS"),
+        ("/v1/usage", "GET, HEAD, OPTIONS"),
         ("/openapi.json", "GET, HEAD, OPTIONS"),
     ] {
         let wrong = gateway.call(request(Method::DELETE, path, KEY)).await;
@@ -572,4 +574,117 @@ async fn a_suspended_tenant_is_told_why() {
     }
     let limits = gateway.call(get(gateway.public(), "/v1/limits", key)).await;
     assert_eq!((limits.status.as_u16(), &limits.json()["status"]), (200, &json!("suspended")));
+}
+
+#[tokio::test]
+async fn usage_is_told_by_day_model_key_and_kind_and_adds_up_to_what_is_enforced() {
+    let llm = llm().await;
+    let other = "rk_test_000000000002_0123456789abcdef0123456789abcdef";
+    let more = format!(
+        "[[tenant.key]]\nname = \"second\"\nsecret = \"{other}\"\n[[tenant]]\nid = \"stranger\"\nplans = [\"app.business\", \"api.pro\"]\n\
+         [[tenant.key]]\nname = \"k\"\nsecret = \"rk_test_000000000003_0123456789abcdef0123456789abcdef\""
+    );
+    let clock = Clock::manual(NOW_MS);
+    let gateway = Gateway::start_at(&toml(&llm.url(), "tokens_per_month = 20000", &more), clock.clone());
+    let stranger = "rk_test_000000000003_0123456789abcdef0123456789abcdef";
+    for (key, path) in [(KEY, CHAT), (KEY, CHAT), (KEY, EMBEDDINGS), (other, RESPONSES), (stranger, CHAT)] {
+        let answer = gateway.call(post(gateway.public(), path, key, ask(path, json!({})))).await;
+        assert_eq!(answer.status, 200);
+    }
+    clock.advance(std::time::Duration::from_secs(86_400));
+    gateway.post(COMPLETIONS, ask(COMPLETIONS, json!({"model": "tiny"}))).await;
+    let usage = |query: &'static str| {
+        let gateway = &gateway;
+        async move { gateway.get(&format!("/v1/usage{query}")).await.json() }
+    };
+
+    let by_day = usage("").await;
+    assert_eq!((&by_day["from"], &by_day["to"]), (&json!("2026-11-01"), &json!("2026-11-11")));
+    let days: Vec<(&str, u64)> = by_day["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| (line["day"].as_str().unwrap(), line["calls"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(days, [("2026-11-10", 4), ("2026-11-11", 1)]);
+    assert_eq!(by_day["total"]["budget_tokens"], spent(&gateway).await, "the numbers that are enforced");
+
+    let by_key = usage("?group_by=kind,key").await;
+    let lines: Vec<(&str, &str, &str, u64)> = by_key["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| {
+            let text = |name: &str| line[name].as_str().unwrap();
+            (text("key"), text("key_name"), text("kind"), line["calls"].as_u64().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            ("000000000001", "ci", "chat", 2),
+            ("000000000001", "ci", "completions", 1),
+            ("000000000001", "ci", "embeddings", 1),
+            ("000000000002", "second", "responses", 1),
+        ]
+    );
+
+    let last_day = usage("?from=2026-11-11&to=2026-11-11&group_by=model").await;
+    let call = llm.calls().pop().unwrap();
+    assert_eq!(
+        last_day["data"],
+        json!([{"model": "tiny", "calls": 1, "estimated_calls": 0, "input_tokens": call.prompt_tokens,
+        "cached_tokens": 0, "output_tokens": call.completion_tokens, "budget_tokens": call.prompt_tokens + call.completion_tokens}])
+    );
+    for nothing in [
+        "?from=2026-11-12",
+        "?from=2026-11-11&to=2026-11-10",
+        "?to=2026-10-31",
+        "?from=0001-01-01&to=0001-01-02",
+        "?from=9999-12-31&to=9999-12-31",
+    ] {
+        let told = usage(nothing).await;
+        assert_eq!((&told["data"], &told["total"]["calls"]), (&json!([]), &json!(0)), "{nothing}");
+    }
+    assert_eq!(usage("?from=0001-01-01&to=9999-12-31").await["total"]["calls"], 5);
+    for wrong in [
+        "?from=yesterday",
+        "?from=20261101",
+        "?to=2026-02-30",
+        "?from=",
+        "?group_by=",
+        "?group_by=tenant",
+        "?group_by=day,day",
+        "?to=2026-11-01&to=2026-11-02",
+        "?from=%ff",
+    ] {
+        let answer = gateway.get(&format!("/v1/usage{wrong}")).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "invalid_request"), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn the_document_names_every_route_every_method_and_every_reason() {
+    let gateway = Gateway::start(&toml("http://127.0.0.1:1", "", ""));
+    let document = gateway.call(get(gateway.public(), "/openapi.json", "")).await.json();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{model}", "gpt-4o");
+        let allow =
+            gateway.call(Request::options(format!("http://{}{path}", gateway.public())).body(Full::default()).unwrap());
+        let allow = allow.await.header("allow").expect(&path).to_owned();
+        let mut named: Vec<String> =
+            operations.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
+        named.extend(named.contains(&"GET".to_owned()).then(|| "HEAD".to_owned()));
+        named.push("OPTIONS".to_owned());
+        assert_eq!(allow, named.join(", "), "{path}");
+    }
+    let error = &document["components"]["schemas"]["Error"]["properties"]["error"]["properties"];
+    let mut named: Vec<&str> =
+        error["code"]["enum"].as_array().unwrap().iter().map(|code| code.as_str().unwrap()).collect();
+    // A delivery's signature is not this API's matter.
+    let mut reasons: Vec<&str> =
+        Reason::ALL.iter().filter(|reason| **reason != Reason::BadSignature).map(|reason| reason.code()).collect();
+    named.sort_unstable();
+    reasons.sort_unstable();
+    assert_eq!(named, reasons);
 }

@@ -137,8 +137,9 @@ async fn after_a_storm_of_faults_the_books_are_the_model_s_own() {
     let warm = gateway.post(CHAT, chat(false, 40)).await;
     assert!(warm.status == 200 || warm.status.is_server_error());
     let mut left = 0u64;
-    for burst in 0..calls.div_ceil(500) {
-        let storm: Vec<_> = (0..500.min(calls - burst * 500))
+    // A hundred at a time: on a busy machine more of them let the model write what nobody had time to read.
+    for burst in 0..calls.div_ceil(100) {
+        let storm: Vec<_> = (0..100.min(calls - burst * 100))
             .map(|number| {
                 let clients = Arc::clone(&clients);
                 let leaves_after = (chance.next(5) == 0).then(|| chance.next(30));

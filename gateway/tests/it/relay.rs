@@ -80,7 +80,7 @@ impl World {
             channels: Arc::new(move |tenant, name| {
                 (tenant == "acme" && name == served.channel.name).then(|| served.clone())
             }),
-            agents,
+            agents: Arc::new(arc_swap::ArcSwap::new(agents)),
             http,
             clock,
             metrics: Arc::clone(&self.metrics),

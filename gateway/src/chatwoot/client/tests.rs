@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -259,4 +260,53 @@ async fn silence_may_mean_done_and_a_closed_port_means_not_sent() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let error = chatwoot(closed, false, 5_000).post(12, &message).await.unwrap_err();
     assert_eq!(error.class, CallClass::NotSent);
+}
+
+/// The same calls against a Chatwoot that behaves as the real one does, Liquid included.
+#[tokio::test]
+async fn a_handoff_in_its_order_as_the_customer_and_the_humans_see_it() {
+    use relais_loadtest::fakes::chatwoot::{FakeChatwoot, MessageType, Settings};
+
+    let settings = Settings::default();
+    let (user_token, bot_token) = (settings.user_token.clone(), settings.bot.access_token.clone());
+    let fake = FakeChatwoot::start(settings).await.unwrap();
+    let world = fake.world();
+    let team_id = fake.add_team("Support", &[world.human_id]);
+    let key = fake.new_conversation().unwrap();
+    fake.customer(key).says("a human please").unwrap();
+    let mut channel = (*channel(fake.url().trim_start_matches("http://").parse().unwrap(), true)).clone();
+    channel.account_id = world.account_id;
+    channel.bot_token = bot_token.into();
+    channel.user_token = Some(user_token.into());
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let http = Client::new(Resolver::new(), Duration::from_secs(5));
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let calls = Chatwoot::new(http, Arc::new(channel), Duration::from_secs(15), metrics);
+    let id = key.conversation_id;
+
+    assert_eq!(calls.conversation(id).await.unwrap().status, Some(Status::Pending));
+    calls.typing(id, true).await.unwrap();
+    calls.post(id, &Outgoing { content: "Who and what.", private: true, mark: None }).await.unwrap();
+    assert!(calls.assign_team(id, team_id).await.unwrap());
+    calls.set_labels(id, &["handoff".to_owned()]).await.unwrap();
+    assert_eq!(calls.labels(id).await.unwrap(), ["handoff"]);
+    calls.set_priority(id, Some(Priority::High)).await.unwrap();
+    let typed = "Your address: {{contact.email}} {% if true %}x{% endif %} `{{contact.name}}`";
+    let content = crate::chatwoot::text::outgoing(typed, 1_000);
+    let mark = TurnMark { turn_id: "0192f0c0-0000-7000-8000-000000000001".parse().unwrap(), part: 0 };
+    let posted = calls.post(id, &Outgoing { content: &content, private: false, mark: Some(mark) }).await.unwrap();
+    assert_eq!(calls.set_status(id, Status::Open).await.unwrap(), Status::Open);
+
+    let seen = fake.seen_by_customer(key);
+    let shown = seen.iter().rfind(|seen| seen.message_type == MessageType::Outgoing).unwrap();
+    assert_eq!(shown.message_id, posted.message_id);
+    assert_eq!(shown.content.as_ref().unwrap().replace('\u{2060}', ""), typed, "arrives as it was written");
+
+    // The bot may not read a conversation that a team has; the user's token reads it for us.
+    let after = calls.conversation(id).await.unwrap();
+    assert!(after.has_team && after.status == Some(Status::Open));
+    assert_eq!(after.last_message, Some(LastMessage { id: posted.message_id, turn: Some(mark) }));
+    let page = calls.messages_after(id, 0).await.unwrap().unwrap();
+    assert!(page.messages.iter().any(|message| message.turn == Some(mark)));
+    assert!(page.messages.iter().any(|message| message.private && message.content.as_deref() == Some("Who and what.")));
 }

@@ -178,9 +178,14 @@ fn nonsense_is_named() {
     refused(r#"{"model":7}"#, "must be a string");
     refused(r#"{"model":""}"#, "1 to 256");
     refused(r#"{"model":"a","stream":"yes"}"#, "true or false");
-    for limit in ["-1", "0", "1.5", "\"7\"", "99999999999999999999"] {
+    for limit in ["-1", "-1.0", "0", "0.0", "1.5", "1e2", "\"7\"", "99999999999999999999"] {
         refused(&format!(r#"{{"model":"a","max_tokens":{limit}}}"#), "whole number");
     }
+    let head = Head::scan(Chat, br#"{"model":"a","max_tokens":16.0,"n":2.00}"#).unwrap();
+    assert_eq!((head.output_max(), head.answers), (Some(16), 2));
+    refused(r#"{"model":"a","n":129}"#, "from 1 to 128");
+    refused(&format!(r#"{{"model":"{}"}}"#, "é".repeat(257)), "1 to 256");
+    assert_eq!(Head::scan(Chat, format!(r#"{{"model":"{}"}}"#, "é".repeat(256)).as_bytes()).unwrap().answers, 1);
     refused(r#"{"model":"a","background":true}"#, "not supported");
     assert!(Head::scan(Chat, b"{\"model\":\"\xff\"}").is_err());
 }

@@ -3,10 +3,10 @@
 //! Choosing is by the operator's list and by how its upstreams have been lately; nothing a client sends can name a
 //! host, a key or a path. Of those that serve a model the lowest priority goes first, and within it each has the share
 //! its weight says. Passed over are those that asked to be left alone (`Retry-After`), those that keep failing
-//! ([`breaker`]) and those with no room for another call.
+//! (`breaker`) and those with no room for another call.
 //!
 //! A try that fails may be followed by another, at most two, before the first byte of an answer and out of a budget
-//! ([`retry`]); whether it may is [`verdict`]'s to say. Answers are bounded and checked before a byte of them reaches
+//! (`retry`); whether it may is `verdict`'s to say. Answers are bounded and checked before a byte of them reaches
 //! a client: redirects, encodings we did not ask for and refusals of our own key are the upstream's failure.
 //!
 //! What is learnt of an upstream outlives a reload that leaves its name and address. It is of this process alone:

@@ -74,10 +74,15 @@ struct Head<'a> {
     #[serde(default)]
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
+    #[serde(default, deserialize_with = "whole")]
     max_tokens: Option<i64>,
+    #[serde(default, deserialize_with = "whole")]
     max_completion_tokens: Option<i64>,
+    #[serde(default, deserialize_with = "whole")]
     max_output_tokens: Option<i64>,
+    #[serde(default, deserialize_with = "whole")]
     n: Option<i64>,
+    #[serde(default, deserialize_with = "whole")]
     best_of: Option<i64>,
     user: Option<String>,
     #[serde(borrow)]
@@ -184,7 +189,11 @@ impl Ask {
         }
         let prompts = if endpoint == Endpoint::Completions { inputs.min(CHOICES_MAX) } else { 1 };
         let maxima = [
-            positive("max_tokens", head.max_tokens)?,
+            // A completion of nothing is how scores of a prompt are had.
+            match (endpoint, head.max_tokens) {
+                (Endpoint::Completions, Some(0)) => Some(0),
+                _ => positive("max_tokens", head.max_tokens)?,
+            },
             positive("max_completion_tokens", head.max_completion_tokens)?,
             positive("max_output_tokens", head.max_output_tokens)?,
         ];
@@ -205,6 +214,14 @@ impl Ask {
             dimensions: head.dimensions,
         })
     }
+}
+
+/// A whole number as servers of models read it: `16.0` is one too.
+fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    let text = number.to_string();
+    let whole = text.strip_suffix(".0").unwrap_or(&text);
+    whole.parse().map(Some).map_err(|_| serde::de::Error::custom("expected a whole number"))
 }
 
 fn positive(name: &'static str, value: Option<i64>) -> Result<Option<u64>, Refusal> {
