@@ -178,11 +178,11 @@ async fn model(seed: u64) -> Server {
 /// The last `m123:` of a text.
 fn last_number(text: &str) -> &str {
     let ends = text.match_indices(':').map(|(at, _)| &text[..at]);
-    let numbers = ends.filter_map(|head| {
+    let mut numbers = ends.filter_map(|head| {
         let digits = &head[head.rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + 1)..];
         (!digits.is_empty() && head[..head.len() - digits.len()].ends_with('m')).then_some(digits)
     });
-    numbers.last().unwrap_or_default()
+    numbers.next_back().unwrap_or_default()
 }
 
 /// So many thousands of characters, none of whose sentences is said twice in a run.
