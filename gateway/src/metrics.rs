@@ -113,6 +113,10 @@ pub struct InboxMetrics {
     pub failed: IntCounter,
     /// Deliveries found damaged on the disk and set aside.
     pub quarantined: IntCounter,
+    /// Deliveries that are set aside as damaged and were not dismissed.
+    pub damaged: IntGauge,
+    /// Conversations with something unfinished that are put off.
+    pub put_off: IntGauge,
     /// 1 while the disk takes deliveries.
     pub healthy: IntGauge,
     /// Pages in SQLite's log at the last checkpoint.
@@ -344,6 +348,12 @@ impl Metrics {
                 shed: deliveries.with_label_values(&["shed"]),
                 failed: deliveries.with_label_values(&["failed"]),
                 quarantined: counter(r, "relais_inbox_quarantined_total", "Deliveries found damaged and set aside.")?,
+                damaged: gauge(r, "relais_inbox_damaged", "Deliveries set aside as damaged and not dismissed.")?,
+                put_off: gauge(
+                    r,
+                    "relais_inbox_put_off",
+                    "Conversations with unfinished deliveries that are put off.",
+                )?,
                 healthy: gauge(r, "relais_inbox_healthy", "1 while the disk takes deliveries.")?,
                 log_pages: gauge(r, "relais_inbox_log_pages", "Pages in the log at the last checkpoint.")?,
                 pending: gauge(r, "relais_inbox_pending", "Deliveries not finished.")?,

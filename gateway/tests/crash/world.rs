@@ -72,7 +72,9 @@ impl World {
 
     /// Starts the process, and does not wait until it serves.
     pub(crate) fn spawn(&mut self) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_relais"))
+        // Another build of it, such as one for release, can be had by hand.
+        let binary = std::env::var_os("RELAIS_CRASH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_relais").into());
+        let mut child = Command::new(binary)
             .arg("--config")
             .arg(&self.config)
             .stdout(Stdio::null())
@@ -157,7 +159,7 @@ async fn model(seed: u64) -> Server {
             let asked: Value = serde_json::from_slice(&body).unwrap();
             let said = asked["messages"].as_array().unwrap().iter().rev().find(|said| said["role"] == "user");
             let text = said.map(|said| said["content"].to_string()).unwrap_or_default();
-            let number = text.rsplit_once('m').map_or("", |_| last_number(&text));
+            let number = last_number(&text);
             let more = if dice.below(6) == 0 { long(call, 1 + dice.below(2)) } else { String::new() };
             let content = format!("Answer {call} to m{number}.{more}");
             Ok(json(

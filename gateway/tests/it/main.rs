@@ -15,6 +15,7 @@ mod chat;
 mod endpoints;
 mod exact;
 mod inbox;
+mod inbox_report;
 mod ledger;
 mod limits;
 mod relay;

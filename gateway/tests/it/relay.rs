@@ -604,3 +604,20 @@ impl World {
         self.until("deliveries", |world| world.chatwoot.deliveries_waiting() == 0).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_human_who_comes_between_two_tries_of_a_post_silences_the_second() {
+    for effect in [CallEffect::Status(429), CallEffect::Status(500), CallEffect::Hangup] {
+        let world = World::start().await;
+        world.calls_fail(Endpoint::CreateMessage, 1, effect);
+        let key = world.customer_says("Where is my parcel?").await;
+        let tried = |world: &World| {
+            world.chatwoot.calls().iter().any(|call| call.method == "POST" && call.path.ends_with("/messages"))
+        };
+        world.until("the first try", tried).await;
+        world.chatwoot.human_takes_over(key).unwrap();
+        world.settled().await;
+        assert_eq!(world.replies(key), Vec::<String>::new(), "{effect:?}");
+        assert_eq!(world.turns("not_ours"), 1, "{effect:?}");
+    }
+}
