@@ -127,9 +127,20 @@ pub fn data(frame: &[u8]) -> Option<Cow<'_, [u8]>> {
 /// Every `data:` line of a frame, without the field's name and one leading space.
 pub fn data_lines(frame: &[u8]) -> impl Iterator<Item = &[u8]> {
     let frame = frame.strip_prefix(b"\xef\xbb\xbf").unwrap_or(frame);
-    frame.split(|byte| *byte == b'\n' || *byte == b'\r').filter_map(|line| {
-        let data = line.strip_prefix(b"data:")?;
-        Some(data.strip_prefix(b" ").unwrap_or(data))
+    // Not `split`, which looks at one byte after another: this runs for every token of every answer.
+    let mut rest = Some(frame);
+    std::iter::from_fn(move || {
+        loop {
+            let all = rest?;
+            let (line, behind) = match memchr2(b'\n', b'\r', all) {
+                Some(at) => (all.get(..at)?, all.get(at + 1..)),
+                None => (all, None),
+            };
+            rest = behind;
+            if let Some(data) = line.strip_prefix(b"data:") {
+                return Some(data.strip_prefix(b" ").unwrap_or(data));
+            }
+        }
     })
 }
 
