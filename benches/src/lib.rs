@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, header};
 use relais_gateway::clock::Clock;
 use relais_gateway::config::{Key, Tenant, key};
 use relais_gateway::policy::Store;
-use relais_policies::limit::{Limit, Overrides};
+use relais_policies::limit::{KeyLimits, Limit, Overrides};
 use relais_policies::plan::{Catalog, PlanCode};
 use relais_policies::tenant::{TenantPolicy, TenantSpec};
 
@@ -37,7 +37,7 @@ pub fn store(tenants: u32) -> Store {
                 public_id: public_id(number),
                 hash: key::hash(secret(number).as_bytes()),
                 previous: None,
-                calls_per_minute: None,
+                limits: KeyLimits::NONE,
                 models: None,
             }],
             channels: Vec::new(),

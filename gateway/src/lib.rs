@@ -30,6 +30,7 @@ pub mod clock;
 pub mod conversation;
 pub mod error;
 pub mod metrics;
+pub mod storage;
 pub mod telemetry;
 
 use std::io;
@@ -37,6 +38,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use relais_policies::plan::Feature;
@@ -44,6 +46,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use crate::agent::{Agents, BuildError};
+use crate::auth::failures::Failures;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Reason};
@@ -56,8 +59,12 @@ use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
 use crate::relay::{RelayHandle, RelayParts, Served};
 use crate::server::{Listeners, Stop, Tls, TlsError, Worker};
+use crate::storage::{StorageError, StorageLock};
 use crate::telemetry::{AccessLog, AccessLogWriter, TelemetryError};
 use crate::usage::{Ledger, LedgerError};
+
+/// Between two looks for addresses whose wrong keys can be forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
 
 /// Where a request can go. The name is the `route` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +138,8 @@ pub struct Gateway {
     pub request_ids: RequestIds,
     /// Open public connections, all workers together.
     pub connections: AtomicUsize,
+    /// Wrong keys, by where they came from; replaced when its limits change.
+    auth_failures: ArcSwap<Failures>,
     /// The configuration in force; replaced whole.
     config: ArcSwap<Config>,
     /// The models we can reach; replaced whole.
@@ -215,7 +224,10 @@ pub enum StartError {
     /// An upstream of the configuration.
     #[error("preparing the upstreams")]
     Upstreams(#[source] Error),
-    /// The data directory or the inbox in it.
+    /// The data directory is not ours.
+    #[error(transparent)]
+    Storage(StorageError),
+    /// The inbox in the data directory.
     #[error("opening the inbox in {0}")]
     Inbox(std::path::PathBuf, #[source] InboxError),
     /// What was used until now cannot be read, or nothing more be written.
@@ -248,6 +260,7 @@ pub struct Running {
     background: Runtime,
     relay: Option<RelayHandle>,
     access_log: AccessLogWriter,
+    storage: StorageLock,
 }
 
 /// Binds, starts every thread, and returns when it serves.
@@ -256,6 +269,8 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let upstreams = Upstreams::new(&config.upstreams, &clock, &metrics, None).map_err(StartError::Upstreams)?;
     let tls = config.listen.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?;
     let workers = if config.runtime.per_core { config.runtime.workers } else { 1 };
+    // Before it listens: while another one drains, connections are still that one's.
+    let storage = StorageLock::take(&config.storage.dir, config.timeouts.drain).map_err(StartError::Storage)?;
     let listeners = server::bind(config.listen.public, config.listen.admin, workers)
         .map_err(|error| StartError::Listen(config.listen.public, error))?;
     let ledger = Ledger::open(&config.storage.dir, &metrics, &config.usage).map_err(StartError::Ledger)?;
@@ -270,6 +285,7 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
         AccessLog::start(config.log.access, clock.clone(), metrics.access_log_dropped.clone())
             .map_err(StartError::AccessLog)?;
     let gateway = Arc::new(Gateway {
+        auth_failures: ArcSwap::from_pointee(Failures::new(&config.limits, &clock)),
         routes: Route::ALL.map(|route| metrics.route(route.name())),
         clock,
         metrics,
@@ -287,7 +303,7 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
         draining: AtomicBool::new(false),
     });
     gateway.metrics.config_ok.set(1);
-    serve(gateway, listeners, resolver, access_log_writer)
+    serve(gateway, listeners, resolver, access_log_writer, storage)
 }
 
 fn serve(
@@ -295,6 +311,7 @@ fn serve(
     listeners: Listeners,
     resolver: Resolver,
     access_log: AccessLogWriter,
+    storage: StorageLock,
 ) -> Result<Running, StartError> {
     let config = gateway.config();
     let background = Builder::new_multi_thread()
@@ -307,6 +324,7 @@ fn serve(
         let _in_background = background.enter();
         RelayHandle::start(relay_parts(&gateway))
     };
+    background.spawn(forget_failures(Arc::clone(&gateway)));
     let address = |listener: &std::net::TcpListener, wanted| {
         listener.local_addr().map_err(|error| StartError::Listen(wanted, error))
     };
@@ -346,7 +364,16 @@ fn serve(
             .map_err(StartError::Thread)?;
         workers.push(worker);
     }
-    Ok(Running { gateway, public, admin, stop, workers, background, relay, access_log })
+    Ok(Running { gateway, public, admin, stop, workers, background, relay, access_log, storage })
+}
+
+/// Keeps what is known of wrong keys small. Ends with its runtime.
+async fn forget_failures(gateway: Arc<Gateway>) {
+    let mut timer = tokio::time::interval(FORGET_EVERY);
+    loop {
+        timer.tick().await;
+        gateway.auth_failures.load().forget();
+    }
 }
 
 /// What the relay works with. It finds channels through the store, where a reload replaces them.
@@ -396,5 +423,6 @@ impl Running {
             tracing::error!(%error, "The last usage was not written down.");
         }
         self.access_log.finish();
+        drop(self.storage);
     }
 }

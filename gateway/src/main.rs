@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         None => run(arguments.config),
         Some(Command::Check) => cli::check(&arguments.config),
         Some(Command::Key { command }) => cli::key(command),
+        Some(Command::Inbox { command }) => cli::inbox(&arguments.config, command),
         Some(Command::Usage(wanted)) => cli::usage(&arguments.config, wanted),
         Some(Command::Config { command }) => cli::config(command),
     };

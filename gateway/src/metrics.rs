@@ -10,6 +10,7 @@ use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
+use relais_policies::shadow::Shadowed;
 
 use crate::error::{Error, Fault, Reason};
 
@@ -112,6 +113,10 @@ pub struct InboxMetrics {
     pub failed: IntCounter,
     /// Deliveries found damaged on the disk and set aside.
     pub quarantined: IntCounter,
+    /// Deliveries that are set aside as damaged and were not dismissed.
+    pub damaged: IntGauge,
+    /// Conversations with something unfinished that are put off.
+    pub put_off: IntGauge,
     /// 1 while the disk takes deliveries.
     pub healthy: IntGauge,
     /// Pages in SQLite's log at the last checkpoint.
@@ -189,6 +194,11 @@ pub struct Metrics {
     first_token: HistogramVec,
     in_flight: prometheus::IntGaugeVec,
     denials: Vec<(Reason, IntCounter)>,
+    shadow_denials: IntCounterVec,
+    /// Keys and signatures that did not verify.
+    pub auth_failures: IntCounter,
+    /// Those of them without a line in the access log, because there were too many from one address.
+    pub auth_throttled: IntCounter,
     /// Tokens of `/v1` calls.
     pub tokens: TokenMetrics,
     /// Upstreams.
@@ -251,6 +261,18 @@ impl Metrics {
             )?,
             in_flight: gauge_vec(r, "relais_requests_in_flight", "Requests being served, by route.", &["route"])?,
             denials: Reason::ALL.iter().map(|reason| (*reason, denials.with_label_values(&[reason.code()]))).collect(),
+            shadow_denials: counter_vec(
+                r,
+                "relais_shadow_denials_total",
+                "Calls that a limit in shadow would have refused, by reason.",
+                &["reason"],
+            )?,
+            auth_failures: counter(r, "relais_auth_failures_total", "Keys and signatures that did not verify.")?,
+            auth_throttled: counter(
+                r,
+                "relais_auth_throttled_total",
+                "Failed authentications beyond the limit of their address: answered alike, and not logged.",
+            )?,
             tokens: TokenMetrics {
                 input: tokens.with_label_values(&["input"]),
                 cached: tokens.with_label_values(&["cached"]),
@@ -326,6 +348,12 @@ impl Metrics {
                 shed: deliveries.with_label_values(&["shed"]),
                 failed: deliveries.with_label_values(&["failed"]),
                 quarantined: counter(r, "relais_inbox_quarantined_total", "Deliveries found damaged and set aside.")?,
+                damaged: gauge(r, "relais_inbox_damaged", "Deliveries set aside as damaged and not dismissed.")?,
+                put_off: gauge(
+                    r,
+                    "relais_inbox_put_off",
+                    "Conversations with unfinished deliveries that are put off.",
+                )?,
                 healthy: gauge(r, "relais_inbox_healthy", "1 while the disk takes deliveries.")?,
                 log_pages: gauge(r, "relais_inbox_log_pages", "Pages in the log at the last checkpoint.")?,
                 pending: gauge(r, "relais_inbox_pending", "Deliveries not finished.")?,
@@ -395,6 +423,11 @@ impl Metrics {
         }
     }
 
+    /// Counts a refusal that a limit in shadow did not make.
+    pub fn shadow_denied(&self, limit: Shadowed) {
+        self.shadow_denials.with_label_values(&[shadow_reason(limit).code()]).inc();
+    }
+
     /// The page Prometheus scrapes.
     pub fn page(&self) -> Vec<u8> {
         let mut page = Vec::with_capacity(16 * 1024);
@@ -403,6 +436,16 @@ impl Metrics {
             tracing::error!(%error, "Metrics not encoded.");
         }
         page
+    }
+}
+
+/// Why a limit refuses, if it does.
+pub fn shadow_reason(limit: Shadowed) -> Reason {
+    match limit {
+        Shadowed::CallsPerMinute => Reason::RateLimited,
+        Shadowed::CallsPerMonth => Reason::CallsUsedUp,
+        Shadowed::CallsInFlight => Reason::TooManyInFlight,
+        Shadowed::TokensPerMonth => Reason::TokensUsedUp,
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::Gateway;
 use crate::agent::{Agents, BuildError};
+use crate::auth::failures::Failures;
 use crate::config::{Config, ConfigErrors};
 use crate::error::Error;
 use crate::llm::upstream::Upstreams;
@@ -61,6 +62,10 @@ impl Gateway {
         // From here nothing fails.
         self.ledger.apply(&config.usage);
         self.store.apply(&config.tenants);
+        let bounds = |config: &Config| (config.limits.auth_failures_per_minute, config.limits.auth_addresses_max);
+        if bounds(&now) != bounds(&config) {
+            self.auth_failures.store(Arc::new(Failures::new(&config.limits, &self.clock)));
+        }
         self.upstreams.store(Arc::new(upstreams));
         self.agents.store(Arc::new(agents));
         self.config.store(Arc::new(config));

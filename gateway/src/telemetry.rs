@@ -18,6 +18,7 @@ use std::time::Duration;
 use http::Method;
 use jiff::Timestamp;
 use prometheus::IntCounter;
+use relais_policies::shadow::Shadow;
 use serde::Serialize;
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
@@ -26,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::Log;
 use crate::error::Reason;
 use crate::http::request_id::RequestId;
-use crate::metrics::Outcome;
+use crate::metrics::{Outcome, shadow_reason};
 
 /// Records that wait to be written. At [`POLL`] this holds 650,000 requests a second, in about 4 MB.
 const RECORDS_MAX: usize = 16_384;
@@ -73,6 +74,8 @@ pub struct AccessRecord {
     pub outcome: Outcome,
     /// Why it was not served.
     pub reason: Option<Reason>,
+    /// Limits in shadow that would have refused it.
+    pub shadowed: Shadow,
     /// Whose it was.
     pub tenant_id: Option<Arc<str>>,
     /// The key's name.
@@ -243,6 +246,9 @@ struct Line<'a> {
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    /// Why limits in shadow would have refused it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shadow: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -271,6 +277,7 @@ impl<'a> Line<'a> {
             status: record.status,
             outcome: record.outcome.as_str(),
             reason: record.reason.map(Reason::code),
+            shadow: record.shadowed.iter().map(|limit| shadow_reason(limit).code()).collect(),
             tenant: record.tenant_id.as_deref(),
             key: record.key_name.as_deref(),
             upstream: record.upstream.as_deref(),
@@ -336,6 +343,7 @@ mod tests {
             status: 200,
             outcome: Outcome::Ok,
             reason: None,
+            shadowed: Shadow::NONE,
             tenant_id: Some("acme".into()),
             key_name: Some("the \"ci\"".into()),
             upstream: None,

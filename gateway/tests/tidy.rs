@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry"],
     &["http"],
     &["metrics", "config"],
-    &["error", "clock", "conversation"],
+    &["error", "clock", "conversation", "storage"],
 ];
 
 /// Who may name a status of failure: the one that chooses ours, and those that read what others answered.

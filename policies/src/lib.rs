@@ -15,13 +15,17 @@ pub mod meter;
 pub mod period;
 pub mod plan;
 pub mod rate_card;
+pub mod shadow;
 pub mod tenant;
 pub mod wallet;
 
-pub use limit::{AlertLevel, Limit, Limits, Overrides, model_matches};
+pub use limit::{AlertLevel, KeyLimits, Limit, Limits, Overrides, model_matches};
 pub use meter::{Exhausted, Meter, Taken};
 pub use period::{Anchor, Period};
 pub use plan::{Catalog, Family, Feature, Pack, Plan, PlanCode};
 pub use rate_card::{ModelPrice, Rate, RateCard, TokenUsage};
+pub use shadow::{Shadow, Shadowed};
 pub use tenant::{ChannelKind, Metered, Payer, Plans, PolicyError, Status, TenantPolicy, TenantSpec};
-pub use wallet::{Books, GrantUse, Hold, HoldPart, LotId, LotKind, NewLot, Settled, Wallet, WalletState};
+pub use wallet::{
+    Books, GrantUse, GrantedAtMost, Hold, HoldPart, LotId, LotKind, NewLot, Settled, Wallet, WalletState,
+};

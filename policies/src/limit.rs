@@ -14,6 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::plan::Feature;
+use crate::shadow::Shadow;
 
 /// The word that stands for [`Limit::Unlimited`] in files and messages.
 const UNLIMITED: &str = "unlimited";
@@ -64,6 +65,35 @@ pub struct Limits {
     pub storage_gb: Limit,
     /// AI agents of the catalogue one may use; a tenant's own come on top (`custom_agents`).
     pub agents: Limit,
+}
+
+/// Limits of one API key, below its tenant's. `Unlimited`: the tenant's alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// Calls admitted each minute.
+    pub calls_per_minute: Limit,
+    /// Calls admitted each billing month.
+    pub calls_per_month: Limit,
+    /// Calls running at one time.
+    pub calls_in_flight: Limit,
+    /// Budget tokens each billing month.
+    pub tokens_per_month: Limit,
+    /// Budget tokens one call may spend.
+    pub tokens_per_call: Limit,
+    /// Those of the key's own limits that are counted and not enforced.
+    pub shadow: Shadow,
+}
+
+impl KeyLimits {
+    /// No limits but the tenant's.
+    pub const NONE: KeyLimits = KeyLimits {
+        calls_per_minute: Limit::Unlimited,
+        calls_per_month: Limit::Unlimited,
+        calls_in_flight: Limit::Unlimited,
+        tokens_per_month: Limit::Unlimited,
+        tokens_per_call: Limit::Unlimited,
+        shadow: Shadow::NONE,
+    };
 }
 
 /// Changes on top of a set of limits: what a plan says about its family's limits, or what a

@@ -22,6 +22,7 @@ use crate::limit::{Limit, Limits, Overrides, model_matches};
 use crate::period::Anchor;
 use crate::plan::{Catalog, Family, Feature, Plan, PlanCode};
 use crate::rate_card::RateCard;
+use crate::shadow::Shadow;
 use crate::wallet::NewLot;
 
 /// An unlimited plan is worth a look at ten times what the largest limited one grants.
@@ -49,6 +50,8 @@ pub struct TenantSpec {
     pub plans: Vec<PlanCode>,
     /// What its contract changes.
     pub overrides: Overrides,
+    /// Limits that are counted and not enforced.
+    pub shadow: Shadow,
     /// Where its months begin.
     pub anchor: Anchor,
     /// What model tokens cost it.
@@ -81,6 +84,8 @@ pub struct TenantPolicy {
     pub plans: Plans,
     /// The limits that hold.
     pub limits: Limits,
+    /// Those of them that are counted and not enforced.
+    pub shadow: Shadow,
     /// The features of all its plans together. For a Chatwoot channel ask
     /// [`TenantPolicy::allows_on`]: there only that channel's own plan counts.
     pub features: BTreeSet<Feature>,
@@ -209,6 +214,7 @@ impl TenantPolicy {
             tenant_id: spec.tenant_id.clone(),
             status: spec.status,
             limits: limits.with(overrides),
+            shadow: spec.shadow,
             features: with_overrides(&plans),
             models: overrides.models.clone().unwrap_or_else(|| vec!["*".to_owned()]),
             anchor: spec.anchor,

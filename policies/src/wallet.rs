@@ -41,7 +41,7 @@ use crate::limit::Limit;
 use crate::period::Period;
 use hold::Drawn;
 
-pub use books::{Books, Closed, GrantUse, Past, Refund, Settled};
+pub use books::{Books, Closed, GrantUse, GrantedAtMost, Past, Refund, Settled};
 pub use hold::{Hold, HoldPart};
 pub use lot::{Lot, LotId, LotKind, NewLot, Phase};
 pub use state::{StateError, WalletState};

@@ -24,7 +24,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use relais_policies::TenantPolicy;
-use relais_policies::limit::Limit;
+use relais_policies::limit::KeyLimits;
+use relais_policies::shadow::{Shadow, Shadowed};
 use relais_policies::wallet::Hold;
 
 use crate::admission::alert::Alert;
@@ -34,29 +35,6 @@ use crate::admission::saved::{AccountState, KeyState};
 use crate::admission::tally::{Counts, Kind, Place};
 use crate::admission::{Journal, Standing};
 use crate::clock::Clock;
-
-/// Limits of one key, below its tenant's. `Unlimited`: the tenant's alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyLimits {
-    /// Calls per minute.
-    pub calls_per_minute: Limit,
-    /// Calls per billing month.
-    pub calls_per_month: Limit,
-    /// Calls at once.
-    pub calls_in_flight: Limit,
-    /// Budget tokens per billing month.
-    pub tokens_per_month: Limit,
-}
-
-impl KeyLimits {
-    /// No limits but the tenant's.
-    pub const NONE: Self = Self {
-        calls_per_minute: Limit::Unlimited,
-        calls_per_month: Limit::Unlimited,
-        calls_in_flight: Limit::Unlimited,
-        tokens_per_month: Limit::Unlimited,
-    };
-}
 
 /// Where a key's counters are in its tenant's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,10 +142,10 @@ impl Account {
         if self.journal.is_full() {
             return Err(books.not_recorded(slot, &self.clock));
         }
-        let (admitted, minute) = books.admit(slot, &self.clock)?;
-        let standing = books.standing(minute, &self.clock);
+        let (admitted, minute, shadowed) = books.admit(slot, &self.clock)?;
+        let standing = books.standing(slot, minute, &self.clock);
         drop(books);
-        Ok(Permit { seat: Some(Seat { account: Arc::clone(self), slot, admitted, waits: true }), standing })
+        Ok(Permit { seat: Some(Seat { account: Arc::clone(self), slot, admitted, waits: true }), standing, shadowed })
     }
 
     /// What is left, without taking anything.
@@ -175,7 +153,7 @@ impl Account {
         let mut books = self.lock();
         books.roll(self.clock.now_ms());
         let minute = books.look(slot);
-        books.standing(minute, &self.clock)
+        books.standing(slot, minute, &self.clock)
     }
 
     /// For the ledger: what ended since it last asked, and how things stand.
@@ -216,6 +194,8 @@ pub struct Permit {
     seat: Option<Seat>,
     /// What is left of every limit, for the headers.
     pub standing: Standing,
+    /// Limits in shadow that would have refused it.
+    pub shadowed: Shadow,
 }
 
 impl Permit {
@@ -240,12 +220,16 @@ impl Permit {
             books.leave(seat, true);
             return Err(denied);
         };
+        let mut shadowed = Shadow::NONE;
+        if books.tokens_left_unshadowed(seat.slot).is_some_and(|left| left < least) {
+            shadowed.add(Shadowed::TokensPerMonth);
+        }
         let place = books.enter(&mut seat, call, tokens, now_ms);
         account.changed(&mut books, seat.slot);
-        let standing = books.standing(self.standing.minute, &account.clock);
+        let standing = books.standing(seat.slot, self.standing.minute, &account.clock);
         let room = books.wallet.available().unwrap_or(u64::MAX).min(key_headroom - tokens);
         drop(books);
-        Ok(Reservation { open: Some(Open { seat, hold, tokens, place }), used: None, room, standing })
+        Ok(Reservation { open: Some(Open { seat, hold, tokens, place }), used: None, room, standing, shadowed })
     }
 }
 
@@ -278,6 +262,9 @@ pub struct Reservation {
     pub room: u64,
     /// What is left of every limit with this call's reservation taken off.
     pub standing: Standing,
+    /// The token budget, if it is in shadow and would have refused the call. What would only have been cut short
+    /// is not told.
+    pub shadowed: Shadow,
 }
 
 impl Reservation {

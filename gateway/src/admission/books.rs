@@ -9,7 +9,8 @@ use relais_policies::TenantPolicy;
 use relais_policies::limit::{Limit, Limits};
 use relais_policies::meter::{Meter, Taken};
 use relais_policies::period::{Anchor, Period};
-use relais_policies::wallet::Wallet;
+use relais_policies::shadow::{Shadow, Shadowed};
+use relais_policies::wallet::{GrantedAtMost, Wallet};
 
 use crate::admission::account::{Call, Drained, Seat};
 use crate::admission::alert::{SoftLevels, Told};
@@ -23,6 +24,7 @@ const DAY_MS: i64 = 86_400_000;
 #[derive(Debug)]
 pub(super) struct Books {
     limits: Limits,
+    shadow: Shadow,
     soft: SoftLevels,
     anchor: Anchor,
     pub(super) period: Period,
@@ -69,6 +71,7 @@ impl Books {
         let period = policy.anchor.period_at(now_ms);
         Self {
             limits: policy.limits,
+            shadow: policy.shadow,
             soft: SoftLevels::of(policy),
             anchor: policy.anchor,
             period,
@@ -94,10 +97,10 @@ impl Books {
             self.rate = resized(self.rate.as_ref(), policy.limits.calls_per_minute, clock);
         }
         self.anchor = policy.anchor;
-        self.limits = policy.limits;
+        (self.limits, self.shadow) = (policy.limits, policy.shadow);
         self.soft = SoftLevels::of(policy);
         self.roll(clock.now_ms());
-        self.wallet.set_grant(&self.period, policy.limits.tokens_per_month);
+        self.wallet.set_grant(&self.period, grant(policy));
         credit(&mut self.wallet, policy);
     }
 
@@ -139,27 +142,37 @@ impl Books {
                 self.keys.iter_mut().for_each(|key| (key.spent, key.waiting) = (0, 0));
                 self.told.clear();
             }
-            self.wallet.set_grant(&period, self.limits.tokens_per_month);
+            self.wallet
+                .set_grant(&period, enforced(self.limits.tokens_per_month, self.shadow, Shadowed::TokensPerMonth));
         }
         self.wallet.advance(now_ms);
     }
 
-    pub(super) fn admit(&mut self, slot: KeySlot, clock: &Clock) -> Result<(Admitted, Option<Window>), Denied> {
-        if !self.limits.calls_in_flight.allows(self.in_flight, 1) {
-            return Err(self.too_many_in_flight(slot, clock));
-        }
+    /// Counts a call in, if no limit refuses; tells the limits in shadow that would have.
+    pub(super) fn admit(&mut self, slot: KeySlot, clock: &Clock) -> Result<(Admitted, Option<Window>, Shadow), Denied> {
         let Some(key) = self.keys.get(slot.0) else { return Err(self.too_many_in_flight(slot, clock)) };
-        if !key.limits.calls_in_flight.allows(key.in_flight, 1) {
+        let mut shadowed = Shadow::NONE;
+        let mut passes = |allowed: bool, shadow: Shadow, limit: Shadowed| {
+            let in_shadow = !allowed && shadow.has(limit);
+            if in_shadow {
+                shadowed.add(limit);
+            }
+            allowed || in_shadow
+        };
+        let own = &key.limits;
+        if !passes(self.limits.calls_in_flight.allows(self.in_flight, 1), self.shadow, Shadowed::CallsInFlight)
+            || !passes(own.calls_in_flight.allows(key.in_flight, 1), own.shadow, Shadowed::CallsInFlight)
+        {
             return Err(self.too_many_in_flight(slot, clock));
         }
-        if !self.limits.calls_per_month.allows(self.calls.used(), 1)
-            || !key.limits.calls_per_month.allows(key.calls.used(), 1)
+        if !passes(self.limits.calls_per_month.allows(self.calls.used(), 1), self.shadow, Shadowed::CallsPerMonth)
+            || !passes(own.calls_per_month.allows(key.calls.used(), 1), own.shadow, Shadowed::CallsPerMonth)
         {
             return Err(self.calls_used_up(slot, clock));
         }
-        let minute = match self.check_rates(slot) {
+        let minute = match self.check_rates(slot, &mut shadowed) {
             Ok(minute) => minute,
-            Err((window, wait)) => return Err(self.rate_limited(window, wait, clock)),
+            Err((window, wait)) => return Err(self.rate_limited(slot, window, wait, clock)),
         };
         // Nothing can refuse any more.
         let Some(admitted) = self.count_call(slot) else { return Err(self.calls_used_up(slot, clock)) };
@@ -167,14 +180,16 @@ impl Books {
         if let Some(key) = self.keys.get_mut(slot.0) {
             key.in_flight += 1;
         }
-        Ok((admitted, minute))
+        Ok((admitted, minute, shadowed))
     }
 
     /// Counts a call in this period, of the tenant and of the key, or of neither.
     fn count_call(&mut self, slot: KeySlot) -> Option<Admitted> {
         let key = self.keys.get_mut(slot.0)?;
-        let key_taken = key.calls.take(key.limits.calls_per_month, self.period).ok()?;
-        let Ok(taken) = self.calls.take(self.limits.calls_per_month, self.period) else {
+        let key_limit = enforced(key.limits.calls_per_month, key.limits.shadow, Shadowed::CallsPerMonth);
+        let limit = enforced(self.limits.calls_per_month, self.shadow, Shadowed::CallsPerMonth);
+        let key_taken = key.calls.take(key_limit, self.period).ok()?;
+        let Ok(taken) = self.calls.take(limit, self.period) else {
             key.calls.give_back(key_taken);
             return None;
         };
@@ -205,22 +220,26 @@ impl Books {
     }
 
     /// The tenant's rate, then the key's; what the first took goes back if the second refuses.
-    fn check_rates(&self, slot: KeySlot) -> Result<Option<Window>, (Window, Duration)> {
+    fn check_rates(&self, slot: KeySlot, shadowed: &mut Shadow) -> Result<Option<Window>, (Window, Duration)> {
         let before: Option<(&Rate, Before)> = self.rate.as_ref().map(|rate| (rate, rate.before()));
-        let tenant = match self.rate.as_ref().map(Rate::check) {
-            Some(Checked::Refused(window, wait)) => return Err((window, wait)),
-            Some(Checked::Taken(window)) => Some(window),
-            None => None,
+        let mut take = |rate: &Rate, shadow: Shadow| match rate.check() {
+            Checked::Taken(window) => Ok(window),
+            Checked::Refused(window, _) if shadow.has(Shadowed::CallsPerMinute) => {
+                shadowed.add(Shadowed::CallsPerMinute);
+                Ok(window)
+            }
+            Checked::Refused(window, wait) => Err((window, wait)),
         };
-        match self.keys.get(slot.0).and_then(|key| key.rate.as_ref()).map(Rate::check) {
-            Some(Checked::Refused(window, wait)) => {
+        let tenant = self.rate.as_ref().map(|rate| take(rate, self.shadow)).transpose()?;
+        let key = self.keys.get(slot.0).and_then(|key| Some((key.rate.as_ref()?, key.limits.shadow)));
+        match key.map(|(rate, shadow)| take(rate, shadow)).transpose() {
+            Ok(key) => Ok(tighter(tenant, key)),
+            Err(refused) => {
                 if let Some((rate, before)) = before {
                     rate.put_back(before);
                 }
-                Err((window, wait))
+                Err(refused)
             }
-            Some(Checked::Taken(window)) => Ok(tighter(tenant, Some(window))),
-            None => Ok(tenant),
         }
     }
 
@@ -229,26 +248,52 @@ impl Books {
         tighter(self.rate.as_ref().map(Rate::look), key)
     }
 
-    pub(super) fn standing(&self, minute: Option<Window>, clock: &Clock) -> Standing {
+    /// What is left, of the tenant's limits or of the key's own where there is less.
+    pub(super) fn standing(&self, slot: KeySlot, minute: Option<Window>, clock: &Clock) -> Standing {
         let reset_ms = u64::try_from(self.period.end_ms.saturating_sub(clock.now_ms())).unwrap_or(0);
-        let calls = match self.limits.calls_per_month {
+        let window = |limit: Limit, used: u64| match limit {
             Limit::Unlimited => None,
-            Limit::AtMost(limit) => {
-                Some(Window { limit, remaining: limit.saturating_sub(self.calls.used()), reset_ms })
-            }
+            Limit::AtMost(limit) => Some(Window { limit, remaining: limit.saturating_sub(used), reset_ms }),
         };
-        let tokens = self.wallet.available().map(|remaining| Window {
-            limit: self.spent.saturating_add(self.reserved).saturating_add(remaining),
+        let (remaining, over) = match self.in_shadow() {
+            Some(shadow) => (Some(shadow.available), shadow.over),
+            None => (self.wallet.available(), 0),
+        };
+        let tokens = remaining.map(|remaining| Window {
+            limit: self.spent.saturating_add(self.reserved).saturating_add(remaining).saturating_sub(over),
             remaining,
             reset_ms,
         });
-        Standing { minute, calls, tokens }
+        let calls = window(self.limits.calls_per_month, self.calls.used());
+        let Some(key) = self.keys.get(slot.0) else { return Standing { minute, calls, tokens } };
+        Standing {
+            minute,
+            calls: tighter(calls, window(key.limits.calls_per_month, key.calls.used())),
+            tokens: tighter(tokens, window(key.limits.tokens_per_month, key.held())),
+        }
+    }
+
+    /// How the budget would stand if it were not in shadow. `None`: it is not, or has no limit.
+    fn in_shadow(&self) -> Option<GrantedAtMost> {
+        match self.limits.tokens_per_month {
+            Limit::AtMost(most) if self.shadow.has(Shadowed::TokensPerMonth) => Some(self.wallet.granted_at_most(most)),
+            _ => None,
+        }
     }
 
     /// Budget tokens the key may still reserve, whatever its tenant has.
     pub(super) fn key_headroom(&self, slot: KeySlot) -> u64 {
-        let remaining = |key: &KeyBooks| key.limits.tokens_per_month.remaining(key.spent.saturating_add(key.reserved));
+        let remaining = |key: &KeyBooks| {
+            enforced(key.limits.tokens_per_month, key.limits.shadow, Shadowed::TokensPerMonth).remaining(key.held())
+        };
         self.keys.get(slot.0).and_then(remaining).unwrap_or(u64::MAX)
+    }
+
+    /// Budget tokens that could be reserved if nothing were in shadow. `None`: nothing is, or there is no limit.
+    pub(super) fn tokens_left_unshadowed(&self, slot: KeySlot) -> Option<u64> {
+        let key = self.keys.get(slot.0).filter(|key| key.limits.shadow.has(Shadowed::TokensPerMonth));
+        let key_left = key.and_then(|key| key.limits.tokens_per_month.remaining(key.held()));
+        [key_left, self.in_shadow().map(|shadow| shadow.available)].into_iter().flatten().min()
     }
 
     /// Enters a call that has reserved. Returns where it is counted.
@@ -357,6 +402,11 @@ impl Books {
 }
 
 impl KeyBooks {
+    /// Budget tokens of this period that are spent, or that running calls hold.
+    fn held(&self) -> u64 {
+        self.spent.saturating_add(self.reserved)
+    }
+
     pub(super) fn new(public_id: [u8; 12], limits: KeyLimits, rate: Option<Rate>, calls: Meter) -> Self {
         Self {
             public_id,
@@ -388,6 +438,16 @@ pub(super) fn credit(wallet: &mut Wallet, policy: &TenantPolicy) {
         // Known lots change nothing.
         wallet.credit(lot.clone());
     }
+}
+
+/// A limit as it is enforced: one in shadow refuses nobody.
+fn enforced(limit: Limit, shadow: Shadow, name: Shadowed) -> Limit {
+    if shadow.has(name) { Limit::Unlimited } else { limit }
+}
+
+/// The month's grant. One in shadow is granted as it is used, so that what is beyond the limit makes no debt.
+pub(super) fn grant(policy: &TenantPolicy) -> Limit {
+    enforced(policy.limits.tokens_per_month, policy.shadow, Shadowed::TokensPerMonth)
 }
 
 fn rate(limit: Limit, clock: &Clock) -> Option<Rate> {

@@ -36,11 +36,11 @@ impl Books {
             message: Cow::Borrowed("Too many calls at once: wait for one to end."),
             // One of the running calls has to end; nobody knows when. A second is what SDKs wait at first.
             retry: Retry::AfterMs(1_000),
-            standing: self.standing(self.look(slot), clock),
+            standing: self.standing(slot, self.look(slot), clock),
         }
     }
 
-    pub(super) fn rate_limited(&self, window: Window, wait: Duration, clock: &Clock) -> Denied {
+    pub(super) fn rate_limited(&self, slot: KeySlot, window: Window, wait: Duration, clock: &Clock) -> Denied {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         Denied {
             reason: Reason::RateLimited,
@@ -49,7 +49,7 @@ impl Books {
                 window.limit, wait_ms
             )),
             retry: Retry::AfterMs(wait_ms),
-            standing: self.standing(Some(window), clock),
+            standing: self.standing(slot, Some(window), clock),
         }
     }
 
@@ -58,7 +58,7 @@ impl Books {
             reason: Reason::CallsUsedUp,
             message: Cow::Borrowed("The month's calls are used up. They start again with the next billing period."),
             retry: Retry::Never,
-            standing: self.standing(self.look(slot), clock),
+            standing: self.standing(slot, self.look(slot), clock),
         }
     }
 
@@ -69,7 +69,7 @@ impl Books {
                 "The token budget does not cover this call. It is renewed with the next billing period; a token pack adds to it at once.",
             ),
             retry: Retry::Never,
-            standing: self.standing(self.look(slot), clock),
+            standing: self.standing(slot, self.look(slot), clock),
         }
     }
 
@@ -79,7 +79,7 @@ impl Books {
             message: Cow::Borrowed("What calls use cannot be recorded at the moment. Try again soon."),
             // The ledger tries again every second.
             retry: Retry::AfterMs(1_000),
-            standing: self.standing(self.look(slot), clock),
+            standing: self.standing(slot, self.look(slot), clock),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Proof travels as a value: a [`Permit`] exists only if there was room in every limit the key alone decides
 //! (calls in flight, calls per month, calls per minute), a [`Reservation`] only if there was budget. Both give
 //! back what they hold when they are dropped, whatever the reason, so no path of a handler can leak a seat.
-//! A refusal is an outcome, not a failure, and costs nothing.
+//! A refusal is an outcome, not a failure, and costs nothing. A limit in shadow counts like any other and refuses
+//! nobody: the permit or reservation says that it would have.
 //!
 //! `account` is one tenant's account and the way in and out of it, `books` what lies behind its lock, `denied` the
 //! refusals, `rate` calls per minute, `overview` and `standing` what is left and the headers that tell it. For the
@@ -25,7 +26,9 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, Call, Delta, Drained, KeyLimits, KeySlot, Permit, Reservation, Use};
+pub use account::{Account, Call, Delta, Drained, KeySlot, Permit, Reservation, Use};
+pub use relais_policies::limit::KeyLimits;
+
 pub use alert::{Alert, Level, Told, Watched};
 pub use denied::Denied;
 pub use journal::Journal;

@@ -33,7 +33,7 @@ impl Account {
         let minute = books.look(slot);
         let key = books.keys.get(slot.0);
         Overview {
-            standing: books.standing(minute, self.clock()),
+            standing: books.standing(slot, minute, self.clock()),
             period: books.period,
             in_flight: books.in_flight,
             key_in_flight: key.map_or(0, |key| key.in_flight),

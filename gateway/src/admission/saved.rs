@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admission::KeyLimits;
 use crate::admission::alert::Told;
-use crate::admission::books::{Books, KeyBooks, credit};
+use crate::admission::books::{Books, KeyBooks, credit, grant};
 use crate::admission::tally::{Counts, Kind, Place};
 
 /// Who is charged for what no key is known to have held: only after a damaged record.
@@ -182,7 +182,7 @@ impl Books {
         for sum in sums {
             let period = policy.anchor.period_at(sum.period_ms);
             wallet.advance(sum.period_ms);
-            wallet.set_grant(&period, policy.limits.tokens_per_month);
+            wallet.set_grant(&period, grant(policy));
             credit(&mut wallet, policy);
             let _settled = wallet.charge(sum.spent);
         }

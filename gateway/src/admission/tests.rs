@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use relais_policies::TenantPolicy;
 use relais_policies::limit::{Limit, Overrides};
 use relais_policies::plan::Catalog;
+use relais_policies::shadow::{Shadow, Shadowed};
 use relais_policies::tenant::TenantSpec;
 use relais_policies::wallet::{LotKind, NewLot};
 
@@ -27,6 +28,7 @@ struct Limits {
     in_flight: Limit,
     per_minute: Limit,
     packs: &'static [(&'static str, u64, Option<i64>)],
+    shadow: &'static [Shadowed],
 }
 
 const ROOMY: Limits = Limits {
@@ -35,6 +37,7 @@ const ROOMY: Limits = Limits {
     in_flight: Limit::AtMost(1_000),
     per_minute: Limit::Unlimited,
     packs: &[],
+    shadow: &[],
 };
 
 fn policy(limits: &Limits) -> TenantPolicy {
@@ -55,6 +58,7 @@ fn policy(limits: &Limits) -> TenantPolicy {
             calls_per_minute: Some(limits.per_minute),
             ..Overrides::default()
         },
+        shadow: limits.shadow.iter().copied().collect(),
         lots: limits.packs.iter().map(lot).collect(),
         ..TenantSpec::default()
     };
@@ -103,11 +107,19 @@ struct World {
 }
 
 /// What a tenant's plan may become.
-const PLANS: [Limits; 4] = [
+const PLANS: [Limits; 5] = [
     Limits { in_flight: Limit::AtMost(4), calls: Limit::AtMost(12), per_minute: Limit::AtMost(9), ..ROOMY },
     Limits { tokens: Limit::AtMost(300), packs: &[("gift", 150, Some(1_000_000_000)), ("pack", 200, None)], ..ROOMY },
     Limits { tokens: Limit::Unlimited, calls: Limit::AtMost(30), ..ROOMY },
     Limits { tokens: Limit::ZERO, calls: Limit::Unlimited, packs: &[("pack", 200, None), ("more", 70, None)], ..ROOMY },
+    Limits {
+        tokens: Limit::AtMost(100),
+        calls: Limit::AtMost(3),
+        in_flight: Limit::AtMost(1),
+        per_minute: Limit::AtMost(2),
+        packs: &[("pack", 200, None)],
+        shadow: &Shadowed::ALL,
+    },
 ];
 /// Of the second key, below its tenant's.
 const KEY_LIMITS: KeyLimits = KeyLimits {
@@ -115,6 +127,7 @@ const KEY_LIMITS: KeyLimits = KeyLimits {
     calls_per_month: Limit::AtMost(8),
     calls_in_flight: Limit::AtMost(2),
     tokens_per_month: Limit::AtMost(250),
+    ..KeyLimits::NONE
 };
 
 impl World {
@@ -358,6 +371,82 @@ fn a_refusal_is_free_whatever_refuses() {
     check(limits, key, Reason::CallsUsedUp);
     let (limits, key) = tight(KeyLimits { calls_in_flight: one, ..KeyLimits::NONE });
     check(limits, key, Reason::TooManyInFlight);
+}
+
+#[test]
+fn a_limit_in_shadow_counts_and_tells_and_refuses_nobody() {
+    let clock = Clock::manual(0);
+    let one = Limit::AtMost(1);
+    let limits = Limits {
+        tokens: Limit::AtMost(100),
+        calls: one,
+        in_flight: one,
+        per_minute: one,
+        shadow: &Shadowed::ALL,
+        ..ROOMY
+    };
+    let (account, _journal) = account(&limits, &clock);
+    let slot = account.key(KEYS[0], KeyLimits::NONE);
+    let first = account.admit(slot).unwrap();
+    assert_eq!(first.shadowed, Shadow::NONE);
+    let first = first.reserve(CALL, 10, 80).unwrap();
+    assert_eq!((first.shadowed, first.tokens(), first.standing.tokens.unwrap().remaining), (Shadow::NONE, 80, 20));
+    let second = account.admit(slot).unwrap();
+    let met: Vec<_> = second.shadowed.iter().collect();
+    assert_eq!(met, [Shadowed::CallsPerMinute, Shadowed::CallsPerMonth, Shadowed::CallsInFlight]);
+    let second = second.reserve(CALL, 30, 50).unwrap();
+    assert_eq!(second.shadowed.iter().collect::<Vec<_>>(), [Shadowed::TokensPerMonth]);
+    // What is left is told as it would be enforced.
+    let standing = second.standing;
+    assert_eq!(second.tokens(), 50);
+    assert_eq!((standing.minute.unwrap().remaining, standing.calls.unwrap().remaining), (0, 0));
+    assert_eq!((standing.tokens.unwrap().limit, standing.tokens.unwrap().remaining), (100, 0));
+    first.settle(used(80));
+    second.settle(used(60));
+    {
+        let books = account.lock();
+        assert_eq!((books.spent, books.calls.used(), books.wallet.debt()), (140, 2, 0));
+    }
+    // Out of the shadow it is enforced on what was used, and what was beyond it is not owed.
+    account.apply(&policy(&Limits { shadow: &[], ..limits }));
+    assert_eq!(account.admit(slot).unwrap_err().reason, Reason::CallsUsedUp);
+    account.apply(&policy(&Limits { calls: Limit::Unlimited, per_minute: Limit::Unlimited, shadow: &[], ..limits }));
+    assert_eq!(account.admit(slot).unwrap().reserve(CALL, 1, 1).unwrap_err().reason, Reason::TokensUsedUp);
+    clock.advance(DAY * 31);
+    assert_eq!(account.standing(slot).tokens.unwrap().remaining, 100);
+}
+
+#[test]
+fn packs_pay_for_what_a_grant_in_shadow_would_not_have_covered() {
+    let limits = Limits {
+        tokens: Limit::AtMost(100),
+        packs: &[("pack", 50, None)],
+        shadow: &[Shadowed::TokensPerMonth],
+        ..ROOMY
+    };
+    let (account, _journal) = account(&limits, &Clock::manual(0));
+    let slot = account.key(KEYS[0], KeyLimits::NONE);
+    account.admit(slot).unwrap().reserve(CALL, 1, 120).unwrap().settle(used(120));
+    let tokens = account.standing(slot).tokens.unwrap();
+    assert_eq!((tokens.limit, tokens.remaining), (150, 30));
+}
+
+#[test]
+fn a_key_s_shadow_is_about_its_own_limits() {
+    let (account, _journal) = account(&ROOMY, &Clock::manual(0));
+    let one = Limit::AtMost(1);
+    let shadow = [Shadowed::CallsPerMonth, Shadowed::TokensPerMonth].into_iter().collect();
+    let limits = KeyLimits { calls_per_month: one, tokens_per_month: Limit::AtMost(10), shadow, ..KeyLimits::NONE };
+    let slot = account.key(KEYS[0], limits);
+    account.admit(slot).unwrap().reserve(CALL, 1, 10).unwrap().settle(used(10));
+    let permit = account.admit(slot).unwrap();
+    assert_eq!(permit.shadowed.iter().collect::<Vec<_>>(), [Shadowed::CallsPerMonth]);
+    let call = permit.reserve(CALL, 20, 40).unwrap();
+    assert_eq!((call.tokens(), call.shadowed.iter().collect::<Vec<_>>()), (40, vec![Shadowed::TokensPerMonth]));
+    assert_eq!(call.standing.tokens.unwrap().remaining, 0, "the key's own");
+    call.settle(used(40));
+    // The tenant's are enforced all the same.
+    assert_eq!(account.admit(slot).unwrap().reserve(CALL, 2_000, 2_000).unwrap_err().reason, Reason::TokensUsedUp);
 }
 
 #[test]

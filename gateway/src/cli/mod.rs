@@ -2,6 +2,8 @@
 //!
 //! Answers go to standard output, complaints to standard error; the exit code is 0, or 1 if something is wrong.
 
+pub(crate) mod inbox;
+
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,9 +11,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use relais_gateway::clock::Clock;
 use relais_gateway::config::Config;
 use relais_gateway::config::key::NewKey;
 use relais_gateway::usage::report;
+
+use self::inbox::InboxCommand;
 
 /// The conversation-relay agent gateway.
 #[derive(Debug, Parser)]
@@ -38,6 +43,12 @@ pub(crate) enum Command {
     },
     /// Prints what tenants used, as recorded.
     Usage(report::Arguments),
+    /// What waits in the inbox, and what became of conversations.
+    Inbox {
+        /// What about it.
+        #[command(subcommand)]
+        command: InboxCommand,
+    },
     /// The configuration's form.
     Config {
         /// What about it.
@@ -100,6 +111,13 @@ pub(crate) fn key(command: &KeyCommand) -> anyhow::Result<ExitCode> {
 pub(crate) fn usage(path: &Path, arguments: &report::Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(path)?;
     report::run(&config.storage.dir, arguments, &mut io::stdout())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `relais inbox …`
+pub(crate) fn inbox(path: &Path, command: &InboxCommand) -> anyhow::Result<ExitCode> {
+    let config = Config::load(path)?;
+    inbox::run(&config.storage.dir, command, Clock::system().now_ms(), &mut io::stdout())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use relais_policies::{KeyLimits, Limit, Shadowed};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Key;
@@ -42,15 +43,35 @@ pub(super) fn key<'a>(
     if let Some(models) = &entry.raw.models {
         text::models(models, &entry.place.key("models"), report);
     }
+    let limits = limits(&entry, report);
     let (public_id, hash) = current?;
-    Some(Key {
-        name: entry.raw.name?.into(),
-        public_id,
-        hash,
-        previous,
-        calls_per_minute: entry.raw.calls_per_minute,
-        models: entry.raw.models,
-    })
+    Some(Key { name: entry.raw.name?.into(), public_id, hash, previous, limits, models: entry.raw.models })
+}
+
+fn limits(entry: &Entry<'_, RawKey>, report: &mut Report) -> KeyLimits {
+    let Entry { raw, place, .. } = entry;
+    let limit = |written: Option<u64>| written.map_or(Limit::Unlimited, Limit::AtMost);
+    for (index, shadowed) in raw.shadow.iter().enumerate() {
+        let (key, given) = match shadowed {
+            Shadowed::CallsPerMinute => ("calls_per_minute", raw.calls_per_minute),
+            Shadowed::CallsPerMonth => ("calls_per_month", raw.calls_per_month),
+            Shadowed::CallsInFlight => ("calls_in_flight", raw.calls_in_flight),
+            Shadowed::TokensPerMonth => ("tokens_per_month", raw.tokens_per_month),
+        };
+        if given.is_none() {
+            let message =
+                format!("the key has no {key} of its own; its tenant's is in shadow where the tenant says so");
+            report.add(&place.key("shadow").item(index), message);
+        }
+    }
+    KeyLimits {
+        calls_per_minute: limit(raw.calls_per_minute),
+        calls_per_month: limit(raw.calls_per_month),
+        calls_in_flight: limit(raw.calls_in_flight),
+        tokens_per_month: limit(raw.tokens_per_month),
+        tokens_per_call: limit(raw.tokens_per_call),
+        shadow: raw.shadow.iter().copied().collect(),
+    }
 }
 
 fn current(entry: &Entry<'_, RawKey>, report: &mut Report) -> Option<(PublicId, [u8; 32])> {

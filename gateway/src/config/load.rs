@@ -152,6 +152,7 @@ fn resolve(
         storage: Storage { dir: origin.path(&raw.storage.dir) },
         runtime: sections::runtime(&raw.runtime),
         limits: raw.limits,
+        errors: raw.errors,
         timeouts: sections::timeouts(&raw.timeouts, &top.key("timeouts"), report),
         inbox: sections::inbox(&raw.inbox, &top.key("inbox"), report),
         usage: raw.usage,

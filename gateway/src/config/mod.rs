@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relais_policies::{ChannelKind, TenantPolicy};
+use relais_policies::{ChannelKind, KeyLimits, TenantPolicy};
 use schemars::{JsonSchema, Schema, schema_for};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,8 @@ pub struct Config {
     pub relay: Relay,
     /// Which pages of a browser may call `/v1`.
     pub cors: Cors,
+    /// What refusals look like.
+    pub errors: Errors,
     /// Logs.
     pub log: Log,
     /// Models we can reach, in the order of the file.
@@ -157,6 +159,14 @@ pub struct Limits {
     /// One SSE frame of an upstream. Default 1 MiB.
     #[schemars(range(min = 1_024, max = 67_108_864))]
     pub upstream_frame_bytes_max: usize,
+    /// Failed authentications of one client address (IPv6: of one /64) in a minute that get a line each in the access
+    /// log; more are answered alike and only counted. Default 60.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub auth_failures_per_minute: u32,
+    /// Client addresses that are watched for failed authentications at one time; the rest share one count. About 64
+    /// bytes each. Default 65,536.
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub auth_addresses_max: usize,
 }
 
 impl Default for Limits {
@@ -170,6 +180,8 @@ impl Default for Limits {
             streams_per_connection_max: 100,
             upstream_body_bytes_max: 32 << 20,
             upstream_frame_bytes_max: 1 << 20,
+            auth_failures_per_minute: 60,
+            auth_addresses_max: 65_536,
         }
     }
 }
@@ -264,6 +276,28 @@ pub struct Cors {
     /// Origins (`https://app.example.com`) whose pages may call `/v1` and read the answers, or `*` for any. Default
     /// none: browsers then keep every page out.
     pub origins: Vec<String>,
+}
+
+/// `[errors]`: needs no resolving, so it is the file's type too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Errors {
+    /// How a call is refused that the token budget does not cover: `402` with the code `token_budget_exhausted`, or
+    /// `429` with `insufficient_quota` as OpenAI does. Default `402`; the headers are the same.
+    pub tokens_used_up: TokensUsedUp,
+}
+
+/// How a spent token budget is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum TokensUsedUp {
+    /// 402 `token_budget_exhausted`.
+    #[default]
+    #[serde(rename = "402")]
+    PaymentRequired,
+    /// 429 `insufficient_quota`.
+    #[serde(rename = "429")]
+    TooManyRequests,
 }
 
 /// `[log]`
@@ -365,8 +399,8 @@ pub struct Key {
     pub hash: [u8; 32],
     /// The secret before the last rotation, and until when (Unix ms) it still opens.
     pub previous: Option<([u8; 32], i64)>,
-    /// Calls per minute of this key alone, below the tenant's.
-    pub calls_per_minute: Option<u64>,
+    /// What it may do below its tenant.
+    pub limits: KeyLimits,
     /// Models this key may use; none: the tenant's.
     pub models: Option<Vec<String>>,
 }

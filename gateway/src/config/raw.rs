@@ -8,12 +8,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use relais_policies::{ChannelKind, LotKind, Overrides, Rate};
+use relais_policies::{ChannelKind, LotKind, Overrides, Rate, Shadowed};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Usage};
+use super::{Errors, Limits, Usage};
 
 /// The configuration of a Relais gateway. Relative paths are relative to this file's directory. Where a text or a
 /// secret is asked for, `env:NAME` takes it from a variable of the environment and `file:PATH` from a file.
@@ -42,6 +42,8 @@ pub(super) struct RawConfig {
     pub(super) relay: RawRelay,
     /// Which pages of a browser may call `/v1`.
     pub(super) cors: RawCors,
+    /// What refusals look like.
+    pub(super) errors: Errors,
     /// Logs.
     pub(super) log: RawLog,
     /// What a model token costs in budget tokens. A model that no rate names costs one for one.
@@ -330,6 +332,8 @@ pub(super) struct RawTenant {
     pub(super) plans: Option<Vec<String>>,
     /// What its contract changes.
     pub(super) overrides: Option<Overrides>,
+    /// Limits of the tenant that are counted and told but refuse nobody: to see whom a limit would meet.
+    pub(super) shadow: Option<Vec<Shadowed>>,
     /// Where its months begin, UTC: a day of the month, a date, or an instant. Default the 1st.
     pub(super) anchor: Option<RawAnchor>,
     /// API keys.
@@ -378,6 +382,21 @@ pub(super) struct RawKey {
     /// Calls per minute of this key alone, below the tenant's.
     #[schemars(range(min = 1, max = 4_294_967_295_u64))]
     pub(super) calls_per_minute: Option<u64>,
+    /// Calls per billing month of this key alone.
+    #[schemars(range(min = 1))]
+    pub(super) calls_per_month: Option<u64>,
+    /// Calls of this key alone that run at one time.
+    #[schemars(range(min = 1))]
+    pub(super) calls_in_flight: Option<u64>,
+    /// Budget tokens per billing month of this key alone, out of its tenant's.
+    #[schemars(range(min = 1))]
+    pub(super) tokens_per_month: Option<u64>,
+    /// Budget tokens one call of this key may spend, where the tenant's own limit is not smaller.
+    #[schemars(range(min = 1))]
+    pub(super) tokens_per_call: Option<u64>,
+    /// Limits of this key alone that are counted and told but refuse nobody.
+    #[serde(default)]
+    pub(super) shadow: Vec<Shadowed>,
     /// Models this key may use. Not given: the tenant's.
     pub(super) models: Option<Vec<String>>,
 }

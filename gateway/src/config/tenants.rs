@@ -120,6 +120,7 @@ fn refuse_redefinition(entry: &Entry<'_, RawTenant>, draft: &Draft<'_>, report: 
         ("enabled", raw.enabled.is_some()),
         ("plans", raw.plans.is_some()),
         ("overrides", raw.overrides.is_some()),
+        ("shadow", raw.shadow.is_some()),
         ("anchor", raw.anchor.is_some()),
     ] {
         if given {
@@ -149,6 +150,7 @@ fn policy(
         status: if raw.enabled.unwrap_or(true) { Status::Active } else { Status::Suspended },
         plans: raw.plans.iter().flatten().map(PlanCode::new).collect(),
         overrides: raw.overrides.clone().unwrap_or_default(),
+        shadow: raw.shadow.iter().flatten().copied().collect(),
         anchor: raw
             .anchor
             .as_ref()

@@ -9,6 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
+use crate::config::{Errors, TokensUsedUp};
 use crate::error::{Error, Fault, Reason, Retry};
 use crate::http::body::Body;
 use crate::http::request_id::RequestId;
@@ -44,9 +45,13 @@ pub fn json(document: &impl Serialize) -> Result<Response<Body>, Error> {
 }
 
 /// A failed `/v1` call.
-pub fn openai(error: &Error, request_id: RequestId) -> Response<Body> {
-    let mut response = Response::new(Body::from(openai_body(error)));
-    *response.status_mut() = openai_status(error.reason);
+pub fn openai(error: &Error, request_id: RequestId, errors: Errors) -> Response<Body> {
+    let (status, code) = match (error.reason, errors.tokens_used_up) {
+        (Reason::TokensUsedUp, TokensUsedUp::TooManyRequests) => (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota"),
+        (reason, _) => (openai_status(reason), reason.code()),
+    };
+    let mut response = Response::new(Body::from(body(error, code)));
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(X_REQUEST_ID, request_id.header());
@@ -67,13 +72,12 @@ pub fn openai(error: &Error, request_id: RequestId) -> Response<Body> {
 
 /// A failed call's error object, as the body of an answer or the data of a stream's last event.
 pub fn openai_body(error: &Error) -> Bytes {
+    body(error, error.reason.code())
+}
+
+fn body(error: &Error, code: &'static str) -> Bytes {
     let body = OpenAiBody {
-        error: OpenAiError {
-            message: &error.message,
-            kind: openai_type(error.reason),
-            param: error.param,
-            code: error.reason.code(),
-        },
+        error: OpenAiError { message: &error.message, kind: openai_type(error.reason), param: error.param, code },
     };
     serde_json::to_vec(&body).map(Bytes::from).unwrap_or_else(|_| Bytes::from_static(b"{\"error\":{\"message\":\"\"}}"))
 }
@@ -161,16 +165,29 @@ mod tests {
     fn a_wait_is_told_twice_and_a_spent_month_is_not_slept_on() {
         let id = RequestIds::new().next();
         let limited = Error::new(Reason::RateLimited, "Too fast.").retry(Retry::AfterMs(1_250));
-        let response = openai(&limited, id);
+        let response = openai(&limited, id, Errors::default());
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["retry-after-ms"], "1250");
 
         let spent = Error::new(Reason::CallsUsedUp, "Used up.").retry(Retry::Never);
-        let response = openai(&spent, id);
+        let response = openai(&spent, id, Errors::default());
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["x-should-retry"], "false");
         assert!(!response.headers().contains_key("retry-after"));
+    }
+
+    #[test]
+    fn a_spent_budget_is_told_as_the_operator_wants() {
+        let id = RequestIds::new().next();
+        let spent = Error::new(Reason::TokensUsedUp, "Used up.").retry(Retry::Never);
+        for (told, status) in [(TokensUsedUp::PaymentRequired, 402), (TokensUsedUp::TooManyRequests, 429)] {
+            let response = openai(&spent, id, Errors { tokens_used_up: told });
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers()["x-should-retry"], "false");
+        }
+        let other = Error::new(Reason::PaymentRequired, "Suspended.");
+        assert_eq!(openai(&other, id, Errors { tokens_used_up: TokensUsedUp::TooManyRequests }).status(), 402);
     }
 
     #[test]

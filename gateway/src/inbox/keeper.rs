@@ -106,12 +106,16 @@ impl Keeper {
     }
 
     fn gauges(&self, db: &Connection) -> bool {
-        let read = reader::oldest_ms(db).and_then(|oldest| Ok((oldest, reader::handoffs_waiting(db)?)));
+        let read = reader::oldest_ms(db)
+            .and_then(|oldest| Ok((oldest, reader::handoffs_waiting(db)?, reader::put_off(db, self.clock.now_ms())?)))
+            .and_then(|(oldest, waiting, put_off)| Ok((oldest, waiting, put_off, reader::damaged(db)?)));
         match read {
-            Ok((oldest, handoffs_waiting)) => {
+            Ok((oldest, handoffs_waiting, put_off, damaged)) => {
                 let age_ms = oldest.map_or(0, |at| self.clock.now_ms().saturating_sub(at).max(0));
                 self.metrics.inbox.oldest_age_seconds.set(age_ms / 1000);
                 self.metrics.relay.handoffs_waiting.set(handoffs_waiting);
+                self.metrics.inbox.put_off.set(put_off);
+                self.metrics.inbox.damaged.set(damaged);
                 true
             }
             Err(error) => {

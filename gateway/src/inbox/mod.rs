@@ -21,6 +21,8 @@ mod schema;
 mod write;
 mod writer;
 
+pub mod report;
+
 #[cfg(test)]
 mod tests;
 

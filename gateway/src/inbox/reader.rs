@@ -237,6 +237,20 @@ pub(super) fn pending(db: &Connection) -> Result<u64, rusqlite::Error> {
         .map(i64::cast_unsigned)
 }
 
+/// How many conversations with something unfinished are put off beyond `now_ms`.
+pub(super) fn put_off(db: &Connection, now_ms: i64) -> Result<i64, rusqlite::Error> {
+    db.prepare_cached(
+        "SELECT count(*) FROM conversations c WHERE c.not_before_ms > 0 AND c.not_before_ms > ?1
+         AND EXISTS (SELECT 1 FROM deliveries d WHERE d.conversation = c.id AND d.state = 0)",
+    )?
+    .query_row([now_ms], |row| row.get(0))
+}
+
+/// How many deliveries are set aside as damaged.
+pub(super) fn damaged(db: &Connection) -> Result<i64, rusqlite::Error> {
+    db.prepare_cached("SELECT count(*) FROM deliveries WHERE state = 2")?.query_row([], |row| row.get(0))
+}
+
 /// When the oldest unfinished delivery arrived: Unix ms.
 pub(super) fn oldest_ms(db: &Connection) -> Result<Option<i64>, rusqlite::Error> {
     db.prepare_cached("SELECT min(received_at_ms) FROM deliveries WHERE state = 0")?.query_row([], |row| row.get(0))

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::InboxError;
 
 /// The shape below. A file with another number is refused rather than guessed at.
-const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 1;
 
 /// How long one connection waits for another's lock. Only a checkpoint that restarts the log takes the writer's.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -78,6 +78,12 @@ CREATE TABLE house (only INTEGER PRIMARY KEY CHECK (only = 1), stopped_cleanly I
 INSERT INTO house VALUES (1, 1);
 ";
 
+/// Made later than the tables, so they may be missing in a file of this version.
+const LATER_INDICES: &str = "
+CREATE INDEX IF NOT EXISTS deliveries_damaged ON deliveries (conversation) WHERE state = 2;
+CREATE INDEX IF NOT EXISTS conversations_put_off ON conversations (not_before_ms) WHERE not_before_ms > 0;
+";
+
 /// Where the file is.
 pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join("inbox.db")
@@ -126,6 +132,7 @@ pub(super) fn begin(connection: &mut Connection) -> Result<(), InboxError> {
     if !stopped_cleanly {
         check(connection)?;
     }
+    connection.execute_batch(LATER_INDICES).map_err(InboxError::Open)?;
     connection.execute("UPDATE house SET stopped_cleanly = 0", []).map_err(InboxError::Open)?;
     Ok(())
 }

@@ -190,7 +190,9 @@ impl Writer {
                     self.metrics.inbox.duplicate.inc();
                 }
                 (_, Written::Ended(ended)) => {
-                    self.board.pending.fetch_sub(ended, Ordering::SeqCst);
+                    // Never below nothing: a wrapped count would turn every delivery away as too many.
+                    let less = |pending: u64| Some(pending.saturating_sub(ended));
+                    let _ = self.board.pending.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
                 }
                 _ => {}
             }

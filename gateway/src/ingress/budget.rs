@@ -12,6 +12,7 @@ use std::borrow::Cow;
 
 use relais_policies::limit::Limit;
 use relais_policies::rate_card::{ModelPrice, TokenUsage};
+use relais_policies::shadow::Shadow;
 
 use crate::admission::{Call, Denied, Kind, Permit, Reservation, Use};
 use crate::error::{Reason, Retry};
@@ -82,7 +83,13 @@ impl Budget {
         let estimate = upstream.estimate(body_bytes);
         let prompt = if near_limit(&permit, price, estimate) { bytes } else { estimate };
         let input = prompt.saturating_add(TEMPLATE_TOKENS);
-        let per_call = within_one_call(&permit, policy.limits.tokens_per_call, price, estimate, head)?;
+        let per_call = within_one_call(
+            &permit,
+            policy.limits.tokens_per_call.min(key.key.limits.tokens_per_call),
+            price,
+            estimate,
+            head,
+        )?;
         let allowed = match (head.output_max(), per_call) {
             (Some(asked), Some(most)) => Some(asked.min(most)),
             (one, None) | (None, one) => one,
@@ -116,6 +123,11 @@ impl Budget {
             covered,
             clamp,
         })
+    }
+
+    /// Limits in shadow that would have refused the call.
+    pub(super) fn shadowed(&self) -> Shadow {
+        self.reservation.shadowed
     }
 
     /// What to tell the upstream about its output, if anything.

@@ -49,6 +49,7 @@ pub async fn serve(
     let config = gateway.config();
     may_call(caller)?;
     let permit = caller.key.tenant.account.admit(caller.key.slot).map_err(|denied| trace.denied(denied))?;
+    trace.shadowed(permit.shadowed);
 
     let body =
         body::read_bounded(request.into_body(), config.limits.body_bytes_max, config.timeouts.body_stall).await?;
@@ -64,6 +65,7 @@ pub async fn serve(
     trace.upstream(upstream.name());
     let budget =
         Budget::reserve(permit, &caller.key, upstream, &head, body.len()).map_err(|denied| trace.denied(denied))?;
+    trace.shadowed(budget.shadowed());
 
     let clamp = budget.clamp();
     let sent = |upstream: &Upstream| {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use http::Response;
 use relais_policies::limit::{Limit, Limits};
 use relais_policies::plan::{Feature, PlanCode};
+use relais_policies::shadow::Shadowed;
 use relais_policies::tenant::Status;
 use serde::Serialize;
 
@@ -28,6 +29,8 @@ struct View<'a> {
     /// Patterns of models that the tenant may call.
     models: &'a [String],
     limits: &'a Limits,
+    /// Those that are counted and refuse nobody.
+    shadow: Vec<Shadowed>,
     key: Key<'a>,
     period: Period,
     remaining: Remaining,
@@ -47,6 +50,7 @@ struct Key<'a> {
     /// Patterns of models that this key may call, within the tenant's; `null`: all of those.
     models: Option<&'a [String]>,
     limits: KeyView,
+    shadow: Vec<Shadowed>,
 }
 
 #[derive(Serialize)]
@@ -55,6 +59,7 @@ struct KeyView {
     calls_per_month: Limit,
     calls_in_flight: Limit,
     tokens_per_month: Limit,
+    tokens_per_call: Limit,
 }
 
 /// Unix seconds.
@@ -122,7 +127,13 @@ pub fn answer(gateway: &Gateway, caller: &Caller) -> Result<Response<Body>, Erro
         features: &policy.features,
         models: &policy.models,
         limits: &policy.limits,
-        key: Key { name: &key.key.name, models: key.key.models.as_deref(), limits: KeyView::of(&overview.key_limits) },
+        shadow: policy.shadow.iter().collect(),
+        key: Key {
+            name: &key.key.name,
+            models: key.key.models.as_deref(),
+            limits: KeyView::of(&overview.key_limits),
+            shadow: overview.key_limits.shadow.iter().collect(),
+        },
         period: Period {
             starts_at: overview.period.start_ms.div_euclid(1000),
             ends_at: overview.period.end_ms.div_euclid(1000),
@@ -138,6 +149,7 @@ impl KeyView {
             calls_per_month: limits.calls_per_month,
             calls_in_flight: limits.calls_in_flight,
             tokens_per_month: limits.tokens_per_month,
+            tokens_per_call: limits.tokens_per_call,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
+use relais_policies::shadow::Shadow;
 
 use crate::admission::{Denied, Standing, Use};
 use crate::error::{Error, Fault, Reason};
@@ -42,6 +43,10 @@ struct Open {
     upstream: Option<Arc<str>>,
     status: StatusCode,
     reason: Option<Reason>,
+    /// Limits in shadow that would have refused it.
+    shadowed: Shadow,
+    /// It gets no line in the access log.
+    quiet: bool,
     used: Use,
     bytes_in: u64,
     bytes_out: u64,
@@ -73,6 +78,8 @@ impl Trace {
                 upstream: None,
                 status: StatusCode::OK,
                 reason: None,
+                shadowed: Shadow::NONE,
+                quiet: false,
                 used: Use::default(),
                 bytes_in: request.body().size_hint().lower(),
                 bytes_out: 0,
@@ -99,6 +106,22 @@ impl Trace {
         let key = self.open.as_ref().and_then(|open| open.key.as_ref());
         if let Some(standing) = self.denied.or_else(|| key.map(|key| key.tenant.account.standing(key.slot))) {
             standing.write(headers);
+        }
+    }
+
+    /// Limits in shadow would have refused it. Counted, and told in the access log.
+    pub fn shadowed(&mut self, shadowed: Shadow) {
+        let Some(open) = &mut self.open else { return };
+        for limit in shadowed.iter() {
+            open.gateway.metrics.shadow_denied(limit);
+            open.shadowed.add(limit);
+        }
+    }
+
+    /// One of very many: it is counted, and gets no line in the access log.
+    pub fn quiet(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.quiet = true;
         }
     }
 
@@ -213,6 +236,9 @@ impl Open {
         if self.used.estimated {
             tokens.estimated.inc();
         }
+        if self.quiet {
+            return;
+        }
         self.gateway.access_log.record(AccessRecord {
             request_id,
             route: self.route.name(),
@@ -221,6 +247,7 @@ impl Open {
             status: if outcome == Outcome::ClientLeft && !self.stream { 0 } else { self.status.as_u16() },
             outcome,
             reason: self.reason,
+            shadowed: self.shadowed,
             tenant_id: self.tenant,
             key_name: self.key.map(|key| Arc::clone(&key.key.name)),
             upstream: self.upstream,

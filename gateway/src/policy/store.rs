@@ -10,9 +10,9 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use relais_policies::TenantPolicy;
-use relais_policies::limit::{Limit, model_matches};
+use relais_policies::limit::model_matches;
 
-use crate::admission::{Account, Journal, KeyLimits, KeySlot};
+use crate::admission::{Account, Journal, KeySlot};
 use crate::clock::Clock;
 use crate::config::{Channel, Key, Tenant};
 
@@ -106,7 +106,7 @@ impl Store {
             channels: tenant.channels.clone(),
         });
         for key in &tenant.keys {
-            let slot = state.account.key(key.public_id, limits(key));
+            let slot = state.account.key(key.public_id, key.limits);
             let key = Arc::new(KeyState { key: key.clone(), tenant: Arc::clone(&state), slot });
             self.keys.insert(key.key.public_id, key);
         }
@@ -127,8 +127,4 @@ impl Store {
     pub fn counts(&self) -> (usize, usize) {
         (self.tenants.len(), self.keys.len())
     }
-}
-
-fn limits(key: &Key) -> KeyLimits {
-    KeyLimits { calls_per_minute: key.calls_per_minute.map_or(Limit::Unlimited, Limit::AtMost), ..KeyLimits::NONE }
 }

@@ -137,14 +137,23 @@ async fn post_once(
         let passed_ms = conversation.relay.parts.clock.now_ms().saturating_sub(since_ms).max(0).unsigned_abs();
         Instant::now() + (wait + SETTLE_MARGIN).saturating_sub(Duration::from_millis(passed_ms))
     });
+    let mut repeated = false;
     loop {
         if let Some(settled_at) = settled_at {
             match look(conversation, turn, post, mark, settled_at).await? {
                 Look::There(message_id) => return Ok(Fate::There(message_id)),
-                Look::Absent => {}
+                Look::Absent => repeated = true,
                 Look::Told(delivered) => return Ok(Fate::Not(delivered)),
             }
         }
+        // That took its time, and a human may have come meanwhile. It is certain here that it is not there.
+        if repeated
+            && post.kind != PostKind::Note
+            && let Err(why) = still_ours(conversation).await?
+        {
+            return Ok(Fate::Unsent(Delivered::NotOurs(why)));
+        }
+        repeated = true;
         let outgoing = Outgoing { content: &post.text, private: post.kind == PostKind::Note, mark: Some(mark) };
         let sent_at = Instant::now();
         let error = match conversation.client.post(conversation.id(), &outgoing).await {
@@ -175,6 +184,17 @@ async fn post_once(
             None => return last_look(conversation, turn, post, mark, settled_at).await,
         }
     }
+}
+
+/// Whose the conversation is, by what came meanwhile and by Chatwoot's own word, if it has one for us.
+async fn still_ours(conversation: &mut Conversation) -> Result<Result<(), NotOurs>, InboxError> {
+    let view = conversation.client.conversation(conversation.id()).await;
+    conversation.catch_up().await?;
+    let told = conversation.known.ours();
+    if let Ok(view) = view {
+        conversation.known.apply(&view);
+    }
+    Ok(conversation.known.ours().and(told))
 }
 
 /// From when on it is certain that a failed post does not arrive any more; none if it did not at all.

@@ -358,6 +358,7 @@ pub(super) async fn plan(
 /// Chatwoot cannot say (it fails for a bot when a team has the conversation), the last delivery's word stands.
 pub(super) async fn read_again(conversation: &mut Conversation) -> Result<Gate, InboxError> {
     let mut tries = Tries::new(conversation.relay.parts.limits.chatwoot_tries);
+    let mut failed = false;
     let view = loop {
         let error = match conversation.client.conversation(conversation.id()).await {
             Ok(view) => break Some(view),
@@ -365,11 +366,15 @@ pub(super) async fn read_again(conversation: &mut Conversation) -> Result<Gate, 
         };
         let asked = match error.class {
             CallClass::Refused(404) => return Ok(Gate::Gone),
-            CallClass::Refused(_) | CallClass::Transient(_) => break None,
+            CallClass::Refused(_) => break None,
+            // Once more: it may be a moment's trouble, or what it always says about a team's conversation.
+            CallClass::Transient(_) if std::mem::replace(&mut failed, true) => break None,
+            CallClass::Transient(_) => None,
             CallClass::Throttled(asked) => asked,
             CallClass::NotSent | CallClass::Unknown => None,
         };
         match tries.next(asked) {
+            None if failed => break None,
             None => return Ok(Gate::Later),
             Some(wait) if conversation.pause(wait).await == Waited::Stopping => return Ok(Gate::Stopped),
             Some(_) => {}

@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 
 use crate::auth::api_key;
+use crate::config::Errors;
 use crate::error::{Error, Reason};
 use crate::http::body::Body;
 use crate::http::respond;
@@ -51,7 +52,12 @@ pub(super) async fn public(
     drop(serving);
     let mut response = match answer {
         Ok(response) => trace.answered(response),
-        Err(error) => failed(trace, route, &error),
+        Err(error) => {
+            if matches!(error.reason, Reason::BadKey | Reason::BadSignature) {
+                not_authentic(&gateway, &mut trace, peer);
+            }
+            failed(trace, route, &error, gateway.config().errors)
+        }
     };
     if framing_in_doubt {
         // Nothing more is read on this connection.
@@ -226,13 +232,22 @@ fn strict(request: &Incoming) -> Result<(), Error> {
     Ok(())
 }
 
+/// A key or signature was wrong. Of very many from one address only some are logged; all are answered alike.
+fn not_authentic(gateway: &Gateway, trace: &mut Trace, peer: SocketAddr) {
+    gateway.metrics.auth_failures.inc();
+    if gateway.auth_failures.load().is_too_many(peer.ip()) {
+        gateway.metrics.auth_throttled.inc();
+        trace.quiet();
+    }
+}
+
 /// A failure becomes an answer, and is logged, here and only here.
-fn failed(mut trace: Trace, route: Route, error: &Error) -> Outgoing {
+fn failed(mut trace: Trace, route: Route, error: &Error, errors: Errors) -> Outgoing {
     trace.refused(error);
     let request_id = trace.request_id();
     let mut response = match route {
         Route::Webhook => respond::chatwoot(error, request_id),
-        _ => respond::openai(error, request_id),
+        _ => respond::openai(error, request_id, errors),
     };
     let headers = response.headers_mut();
     trace.write_headers(headers);

@@ -1,6 +1,7 @@
 //! Conversations, from the customer's message to what the customer sees: inbox and relay against a Chatwoot and a
 //! model that misbehave when told to.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +70,7 @@ impl World {
     /// Starts "the process".
     fn up(&mut self) {
         let clock = Clock::system();
+        self.metrics = Arc::new(Metrics::new().unwrap());
         let inbox = Inbox::open(self.dir.path(), &self.config.inbox, clock.clone(), Arc::clone(&self.metrics)).unwrap();
         let http = Client::new(Resolver::new(), Duration::from_secs(1));
         let agents = Arc::new(Agents::build(&self.config, &http, Arc::clone(&self.metrics)).unwrap());
@@ -92,6 +94,17 @@ impl World {
     async fn crash(&mut self) {
         *self.inbox.lock().unwrap() = None;
         self.relay.take().unwrap().drain(Duration::ZERO).await;
+        // A process takes its threads with it; here the writer must have ended before another one begins.
+        let files = |dir: &Path| {
+            let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|file| file.starts_with(dir))
+        };
+        let ended = tokio::time::timeout(DEADLINE, async {
+            while files(self.dir.path()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        assert!(ended.await.is_ok(), "the inbox did not end");
     }
 
     async fn customer_says(&self, text: &str) -> Key {
@@ -127,7 +140,9 @@ impl World {
     async fn settled(&self) {
         let pending = || self.inbox.lock().unwrap().as_ref().map_or(0, Inbox::pending);
         let settled = tokio::time::timeout(DEADLINE, async {
-            while self.chatwoot.deliveries_waiting() > 0 || pending() > 0 {
+            // A lane counts its turn after it is durable, and ends when nothing is left.
+            while self.chatwoot.deliveries_waiting() > 0 || pending() > 0 || (self.relay.is_some() && self.lanes() > 0)
+            {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
@@ -135,11 +150,18 @@ impl World {
     }
 
     fn page(&self) -> String {
-        String::from_utf8_lossy(&self.metrics.page()).into_owned()
+        let page = String::from_utf8(self.metrics.page()).unwrap();
+        let told = ["relais_inbox_pending", "relais_lanes", "relais_turns", "relais_handoffs", "relais_chatwoot"];
+        let lines = page.lines().filter(|line| told.iter().any(|name| line.starts_with(name)));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     fn turns(&self, outcome: &str) -> u64 {
         self.metrics.relay.turns.with_label_values(&[outcome]).get()
+    }
+
+    fn lanes(&self) -> i64 {
+        self.metrics.relay.lanes.get()
     }
 
     async fn model_asked(&self, times: u64) {
@@ -580,5 +602,22 @@ impl World {
     /// Waits until every webhook was accepted or given up.
     async fn settled_deliveries(&self) {
         self.until("deliveries", |world| world.chatwoot.deliveries_waiting() == 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_human_who_comes_between_two_tries_of_a_post_silences_the_second() {
+    for effect in [CallEffect::Status(429), CallEffect::Status(500), CallEffect::Hangup] {
+        let world = World::start().await;
+        world.calls_fail(Endpoint::CreateMessage, 1, effect);
+        let key = world.customer_says("Where is my parcel?").await;
+        let tried = |world: &World| {
+            world.chatwoot.calls().iter().any(|call| call.method == "POST" && call.path.ends_with("/messages"))
+        };
+        world.until("the first try", tried).await;
+        world.chatwoot.human_takes_over(key).unwrap();
+        world.settled().await;
+        assert_eq!(world.replies(key), Vec::<String>::new(), "{effect:?}");
+        assert_eq!(world.turns("not_ours"), 1, "{effect:?}");
     }
 }

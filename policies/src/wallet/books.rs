@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Phase, Wallet};
 use crate::limit::{AlertLevel, Limit};
 
 /// A lot that is done with.
@@ -68,6 +69,32 @@ pub struct Books {
     pub available: u128,
     /// Whether there is an unlimited grant: then nothing is refused.
     pub unlimited: bool,
+}
+
+/// How a wallet would stand with another grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantedAtMost {
+    /// Tokens that could be reserved.
+    pub available: u64,
+    /// Tokens spent or held that nothing would cover.
+    pub over: u64,
+}
+
+impl Wallet {
+    /// How it would stand if the running period's grant were so many tokens; lots that are
+    /// credited beside it would be drawn on for what is beyond.
+    pub fn granted_at_most(&self, most: u64) -> GrantedAtMost {
+        let (mut there, mut drawn) = (u128::from(most), u128::from(self.debt));
+        for lot in self.lots.iter().filter(|lot| lot.phase == Phase::Open) {
+            if lot.monthly {
+                drawn += u128::from(lot.used());
+            } else {
+                there += u128::from(lot.available());
+            }
+        }
+        let whole = |tokens: u128| u64::try_from(tokens).unwrap_or(u64::MAX);
+        GrantedAtMost { available: whole(there.saturating_sub(drawn)), over: whole(drawn.saturating_sub(there)) }
+    }
 }
 
 /// How much of the period's grant is spent.
