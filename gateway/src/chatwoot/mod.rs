@@ -9,3 +9,6 @@ pub mod event;
 pub mod text;
 
 mod wire;
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
-use serde::de::IgnoredAny;
+use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -33,10 +33,17 @@ const SUBMITTED_CHARS_MAX: usize = 2_000;
 const ATTACHMENTS_MAX: usize = 15;
 const LABELS_MAX: usize = 200;
 
-/// A text that borrows where JSON's escapes allow.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+/// A text that borrows where JSON's escapes allow. Half a surrogate pair in it is read as a replacement character: one
+/// broken emoji must not cost a customer's whole message.
+#[derive(Debug)]
+pub(super) struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
+        text(raw.get()).map(Text).ok_or_else(|| D::Error::custom("not a text"))
+    }
+}
 
 impl Deref for Text<'_> {
     type Target = str;
@@ -50,6 +57,13 @@ impl Deref for Text<'_> {
 fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
     Ok(serde_json::from_str::<Option<T>>(raw.get()).ok().flatten())
+}
+
+/// The entries that are what we expect; the others are left out and spoil nothing. Empty if it is no list.
+fn lenient_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
+    let entries: Vec<&'de RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
+    Ok(entries.into_iter().filter_map(|entry| serde_json::from_str(entry.get()).ok()).collect())
 }
 
 /// What tells the rest apart.
@@ -71,8 +85,8 @@ pub(super) struct Numbered {
 pub(super) struct RawMessage<'a> {
     #[serde(default, deserialize_with = "lenient")]
     id: Option<u64>,
-    #[serde(default, deserialize_with = "lenient")]
-    content: Option<String>,
+    #[serde(borrow, default, deserialize_with = "lenient")]
+    content: Option<Text<'a>>,
     #[serde(borrow, default)]
     message_type: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "lenient")]
@@ -83,8 +97,8 @@ pub(super) struct RawMessage<'a> {
     content_attributes: Option<RawAttributes<'a>>,
     #[serde(default, deserialize_with = "lenient")]
     additional_attributes: Option<RawAdditional>,
-    #[serde(borrow, default, deserialize_with = "lenient")]
-    attachments: Option<Vec<RawAttachment<'a>>>,
+    #[serde(borrow, default, deserialize_with = "lenient_list")]
+    attachments: Vec<RawAttachment<'a>>,
     #[serde(borrow, default)]
     created_at: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "lenient")]
@@ -120,8 +134,8 @@ struct RawAttributes<'a> {
     #[serde(default, deserialize_with = "lenient")]
     is_unsupported: Option<bool>,
     // A list for choices and forms; an object for surveys, which are no answer to the agent and are left out.
-    #[serde(borrow, default, deserialize_with = "lenient")]
-    submitted_values: Option<Vec<RawSubmitted<'a>>>,
+    #[serde(borrow, default, deserialize_with = "lenient_list")]
+    submitted_values: Vec<RawSubmitted<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -144,8 +158,8 @@ struct RawSubmitted<'a> {
 struct RawAttachment<'a> {
     #[serde(borrow, default, deserialize_with = "lenient")]
     file_type: Option<Text<'a>>,
-    #[serde(default, deserialize_with = "lenient")]
-    transcribed_text: Option<String>,
+    #[serde(borrow, default, deserialize_with = "lenient")]
+    transcribed_text: Option<Text<'a>>,
 }
 
 /// A conversation: nested in a message, top level of a `conversation_*` delivery, or answer of a read.
@@ -165,12 +179,12 @@ pub(super) struct RawConversation<'a> {
     can_reply: Option<bool>,
     #[serde(borrow, default, deserialize_with = "lenient")]
     channel: Option<Text<'a>>,
-    #[serde(default, deserialize_with = "lenient")]
-    labels: Option<Vec<String>>,
+    #[serde(borrow, default, deserialize_with = "lenient_list")]
+    labels: Vec<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "lenient")]
     meta: Option<RawMeta<'a>>,
-    #[serde(borrow, default, deserialize_with = "lenient")]
-    messages: Option<Vec<RawMessage<'a>>>,
+    #[serde(borrow, default, deserialize_with = "lenient_list")]
+    messages: Vec<RawMessage<'a>>,
     #[serde(borrow, default, deserialize_with = "lenient")]
     last_non_activity_message: Option<Box<RawMessage<'a>>>,
 }
@@ -179,8 +193,9 @@ pub(super) struct RawConversation<'a> {
 struct RawMeta<'a> {
     #[serde(borrow, default, deserialize_with = "lenient")]
     sender: Option<RawContact<'a>>,
-    #[serde(borrow, default, deserialize_with = "lenient")]
-    assignee: Option<RawSender<'a>>,
+    // Raw, because one that cannot be read is not the same as none: none may mean that the conversation is ours.
+    #[serde(borrow, default)]
+    assignee: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "lenient")]
     assignee_type: Option<Text<'a>>,
     #[serde(default, deserialize_with = "lenient")]
@@ -225,13 +240,13 @@ impl RawMessage<'_> {
         let attributes = self.content_attributes.as_ref();
         let flag = |of: fn(&RawAttributes<'_>) -> bool| attributes.is_some_and(of);
         let mut attachments: Vec<Attachment> =
-            self.attachments.iter().flatten().take(ATTACHMENTS_MAX).map(RawAttachment::attachment).collect();
+            self.attachments.iter().take(ATTACHMENTS_MAX).map(RawAttachment::attachment).collect();
         if flag(|attributes| attributes.is_unsupported == Some(true)) {
             attachments.push(Attachment { kind: AttachmentKind::Unsupported, transcript: None });
         }
         Some(Message {
             id: self.id?,
-            content: self.content.clone().filter(|content| !content.trim().is_empty()),
+            content: self.content.as_deref().filter(|content| !content.trim().is_empty()).map(str::to_owned),
             private: self.private.unwrap_or(false),
             from,
             turn: self.turn(),
@@ -277,7 +292,7 @@ impl RawMessage<'_> {
 
 impl RawAttributes<'_> {
     fn submitted(&self) -> Vec<String> {
-        self.submitted_values.iter().flatten().take(SUBMITTED_MAX).filter_map(RawSubmitted::words).collect()
+        self.submitted_values.iter().take(SUBMITTED_MAX).filter_map(RawSubmitted::words).collect()
     }
 }
 
@@ -305,7 +320,8 @@ impl RawAttachment<'_> {
             "contact" => AttachmentKind::Contact,
             _ => AttachmentKind::Other,
         };
-        Attachment { kind, transcript: self.transcribed_text.clone().filter(|text| !text.trim().is_empty()) }
+        let transcript = self.transcribed_text.as_deref().filter(|text| !text.trim().is_empty());
+        Attachment { kind, transcript: transcript.map(str::to_owned) }
     }
 }
 
@@ -327,14 +343,14 @@ impl RawConversation<'_> {
             has_team: meta.is_some_and(|meta| meta.team.is_some()),
             can_reply: self.can_reply.unwrap_or(true),
             medium: medium(channel.map(|channel| &**channel).unwrap_or_default()),
-            labels: self.labels.iter().flatten().take(LABELS_MAX).cloned().collect(),
+            labels: self.labels.iter().take(LABELS_MAX).map(|label| label.to_string()).collect(),
             contact: meta.and_then(|meta| meta.sender.as_ref()).map(RawContact::contact).unwrap_or_default(),
             last_message: self.last_message(),
         })
     }
 
     fn last_message(&self) -> Option<LastMessage> {
-        let listed = self.messages.iter().flatten().next_back();
+        let listed = self.messages.last();
         let last = self.last_non_activity_message.as_deref().or(listed)?;
         Some(LastMessage { id: last.id?, turn: last.turn() })
     }
@@ -342,7 +358,11 @@ impl RawConversation<'_> {
 
 impl RawMeta<'_> {
     fn assignee(&self) -> Assignee {
-        let Some(assignee) = &self.assignee else { return Assignee::None };
+        // A delivery says null, a REST answer leaves the key out. A kind of owner without an owner is neither.
+        let Some(raw) = self.assignee else {
+            return if self.assignee_type.is_none() { Assignee::None } else { Assignee::Unknown };
+        };
+        let Ok(assignee) = serde_json::from_str::<RawSender<'_>>(raw.get()) else { return Assignee::Unknown };
         let Some(id) = assignee.id else { return Assignee::Other };
         match self.assignee_type.as_deref().or(assignee.kind.as_deref()) {
             Some("AgentBot" | "agent_bot") => Assignee::Bot(id),
@@ -373,10 +393,45 @@ impl RawContact<'_> {
 /// A JSON text, number or yes/no as plain words; `None` for anything else.
 fn plain(raw: &str) -> Option<String> {
     match raw.as_bytes().first()? {
-        b'"' => serde_json::from_str(raw).ok(),
+        b'"' => text(raw).map(Cow::into_owned),
         b'{' | b'[' | b'n' => None,
         _ => Some(raw.to_owned()),
     }
+}
+
+/// A JSON text's content; `None` if it is none.
+fn text(raw: &str) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Borrowing<'a>(#[serde(borrow)] Cow<'a, str>);
+    let whole = serde_json::from_str(raw).map(|Borrowing(text)| text);
+    whole.ok().or_else(|| serde_json::from_str(&paired(raw)?).ok().map(Cow::Owned))
+}
+
+/// A JSON text with `\ufffd` for every escaped half of a surrogate pair; `None` for anything but a text.
+fn paired(raw: &str) -> Option<String> {
+    let unit = |at: &str| u16::from_str_radix(at.strip_prefix("\\u")?.get(..4)?, 16).ok();
+    let mut rest = raw.starts_with('"').then_some(raw)?;
+    let mut whole = String::with_capacity(raw.len());
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        whole.push_str(before);
+        let second = || escape.get(6..).and_then(unit);
+        let taken = match unit(escape) {
+            Some(0xd800..=0xdbff) if matches!(second(), Some(0xdc00..=0xdfff)) => 12,
+            Some(0xd800..=0xdfff) => {
+                whole.push_str("\\ufffd");
+                rest = escape.get(6..)?;
+                continue;
+            }
+            Some(_) => 6,
+            None => 2,
+        };
+        whole.push_str(escape.get(..taken)?);
+        rest = escape.get(taken..)?;
+    }
+    whole.push_str(rest);
+    Some(whole)
 }
 
 /// Cut, on one line, without control characters.

@@ -139,8 +139,7 @@ fn declines(conversation: &Conversation) -> bool {
 
 /// A reply as it will be posted: safe for Chatwoot, in parts that fit the channel.
 fn replies(conversation: &Conversation, reply: &str) -> Vec<(PostKind, String)> {
-    let safe = text::outgoing(reply, text::CONTENT_CHARS_MAX);
-    text::split(&safe, conversation.known.medium).into_iter().map(|part| (PostKind::Reply, part)).collect()
+    text::split(reply, conversation.known.medium).into_iter().map(|part| (PostKind::Reply, part)).collect()
 }
 
 /// Waits until the customer has paused, or has been writing for long enough. False if the relay stops first.
