@@ -25,7 +25,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, Call, Delta, Drained, KeyLimits, KeySlot, Permit, Reservation, Use};
+pub use account::{AGENT_KEY, Account, Call, Delta, Drained, KeyLimits, KeySlot, Permit, Reservation, Use};
 pub use alert::{Alert, Level, Told, Watched};
 pub use denied::Denied;
 pub use journal::Journal;

@@ -8,6 +8,7 @@ pub mod client;
 pub mod event;
 pub mod text;
 
+mod lenient;
 mod wire;
 
 #[cfg(test)]
