@@ -245,7 +245,9 @@ fn takeovers(
     verdict: &mut Verdict,
 ) {
     let until = |from: i64| humans.given_back_ms.iter().copied().find(|at| *at >= from).unwrap_or(i64::MAX);
-    let told = humans.wrote.iter().filter_map(|id| accepted.get(id)).map(|at_ms| (*at_ms, until(*at_ms)));
+    // From when we were told until it was given back after it was *written*: told late, it may be over already.
+    let wrote_ms = |id: &u64| conversation.messages.iter().find(|message| message.id == *id).map(|m| m.created_at_ms);
+    let told = humans.wrote.iter().filter_map(|id| Some((*accepted.get(id)?, until(wrote_ms(id)?))));
     let had: Vec<(i64, i64)> = humans.had.iter().copied().chain(told).collect();
     for message in conversation.messages.iter().filter(by_bot).filter(|message| !message.private) {
         let over = |(from, to): &&(i64, i64)| {
