@@ -57,7 +57,7 @@ use crate::inbox::{Inbox, InboxError};
 use crate::llm::upstream::Upstreams;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
-use crate::relay::{RelayHandle, RelayParts, Served};
+use crate::relay::{Payer, RelayHandle, RelayParts, Served};
 use crate::server::{Listeners, Stop, Tls, TlsError, Worker};
 use crate::storage::{StorageError, StorageLock};
 use crate::telemetry::{AccessLog, AccessLogWriter, TelemetryError};
@@ -386,7 +386,9 @@ fn relay_parts(gateway: &Arc<Gateway>) -> RelayParts {
             let tenant = finder.store.tenant(tenant)?;
             let channel = tenant.channels.iter().find(|channel| channel.name == name)?;
             let handoff = tenant.policy.allows_on(channel.kind, Feature::Handoff);
-            Some(Served { channel: Arc::clone(channel), handoff })
+            let (account, policy) = (Arc::clone(&tenant.account), Arc::clone(&tenant.policy));
+            let payer = Payer { account, policy, kind: channel.kind };
+            Some(Served { channel: Arc::clone(channel), handoff, payer })
         }),
         agents: Arc::clone(&gateway.agents),
         http: gateway.client.clone(),

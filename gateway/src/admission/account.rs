@@ -40,6 +40,9 @@ use crate::clock::Clock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySlot(pub(super) usize);
 
+/// What stands for the key in what our own agents used: they have none. No real id holds a `_`.
+pub const AGENT_KEY: [u8; 12] = *b"relais_agent";
+
 /// What a call is, for whoever reads the ledger.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
@@ -154,6 +157,28 @@ impl Account {
         books.roll(self.clock.now_ms());
         let minute = books.look(slot);
         books.standing(slot, minute, &self.clock)
+    }
+
+    /// Counts what an agent of ours used of a model, and charges its budget tokens if `charge`; else they count as
+    /// none. It is no call of the tenant's: no limit of calls knows of it, and nothing was reserved, so what it costs
+    /// beyond what is there becomes debt.
+    pub fn agent_used(self: &Arc<Self>, model: &str, used: Use, charge: bool) {
+        let used = Use { budget: if charge { used.budget } else { 0 }, ..used };
+        let now_ms = self.clock.now_ms();
+        let mut books = self.lock();
+        books.roll(now_ms);
+        let slot = books.key(AGENT_KEY, KeyLimits::NONE, &self.clock);
+        books.add(slot, Call { model, kind: Kind::Agent }, used, now_ms);
+        self.changed(&mut books, slot);
+        drop(books);
+        self.journal.charged(used.budget);
+    }
+
+    /// Budget tokens that could be reserved now; `None`: no limit.
+    pub fn tokens_left(&self) -> Option<u64> {
+        let mut books = self.lock();
+        books.roll(self.clock.now_ms());
+        books.wallet.available()
     }
 
     /// For the ledger: what ended since it last asked, and how things stand.

@@ -299,18 +299,33 @@ impl Books {
     /// Enters a call that has reserved. Returns where it is counted.
     pub(super) fn enter(&mut self, seat: &mut Seat, call: Call<'_>, tokens: u64, now_ms: i64) -> Place {
         self.waits_no_more(seat);
-        let place = Place {
-            model: self.models.id(call.model),
-            kind: call.kind,
-            period_ms: self.since_ms,
-            day: now_ms.div_euclid(DAY_MS),
-        };
+        let place = self.place(call, now_ms);
         self.reserved = self.reserved.saturating_add(tokens);
         if let Some(key) = self.keys.get_mut(seat.slot.0) {
             key.reserved = key.reserved.saturating_add(tokens);
             key.tallies.begin(place, tokens);
         }
         place
+    }
+
+    /// Enters what was used without a call of its own.
+    pub(super) fn add(&mut self, slot: KeySlot, call: Call<'_>, used: super::Use, now_ms: i64) {
+        let place = self.place(call, now_ms);
+        let _settled = self.wallet.charge(used.budget);
+        self.spent = self.spent.saturating_add(used.budget);
+        if let Some(key) = self.keys.get_mut(slot.0) {
+            key.spent = key.spent.saturating_add(used.budget);
+            key.tallies.add(place, &used.into());
+        }
+    }
+
+    fn place(&mut self, call: Call<'_>, now_ms: i64) -> Place {
+        Place {
+            model: self.models.id(call.model),
+            kind: call.kind,
+            period_ms: self.since_ms,
+            day: now_ms.div_euclid(DAY_MS),
+        }
     }
 
     /// A running call holds more.

@@ -26,7 +26,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, Call, Delta, Drained, KeySlot, Permit, Reservation, Use};
+pub use account::{AGENT_KEY, Account, Call, Delta, Drained, KeySlot, Permit, Reservation, Use};
 pub use relais_policies::limit::KeyLimits;
 
 pub use alert::{Alert, Level, Told, Watched};

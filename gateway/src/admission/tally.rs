@@ -153,7 +153,7 @@ impl Tallies {
         }
     }
 
-    /// Calls that ended without this account seeing it.
+    /// Calls that never were among the running ones here.
     pub(super) fn add(&mut self, place: Place, counts: &Counts) {
         self.at(place).done.add(counts);
     }

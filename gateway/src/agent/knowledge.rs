@@ -21,7 +21,7 @@ use std::path::Path;
 use bm25::{Document, SearchEngine, SearchEngineBuilder};
 use unicode_segmentation::UnicodeSegmentation as _;
 
-use super::{Answer, Answered, Question, TokenUse};
+use super::{Answer, Answered, Question};
 use crate::conversation::{Language, Speaker, Utterance, language};
 pub use folder::KnowledgeError;
 use folder::Section;
@@ -106,7 +106,7 @@ impl Knowledge {
             Some(reply) => Answer::Reply { text: reply.to_owned(), sources: Vec::new() },
             None => self.look_up(&text, spoken),
         };
-        Answered { answer, tokens: TokenUse::default() }
+        Answered { answer, tokens: None }
     }
 
     fn look_up(&self, text: &str, spoken: Language) -> Answer {

@@ -59,18 +59,20 @@ pub enum Answer {
 pub struct Answered {
     /// The answer.
     pub answer: Answer,
-    /// The tokens.
-    pub tokens: TokenUse,
+    /// The tokens; none if no model was asked.
+    pub tokens: Option<TokenUse>,
 }
 
 /// Model tokens used by one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TokenUse {
-    /// Prompt.
+    /// Prompt, the cached part included.
     pub input: u64,
+    /// The part of the prompt that the upstream had in its cache.
+    pub cached: u64,
     /// Answer, reasoning included.
     pub output: u64,
-    /// Counted by us from the length, because the upstream told none.
+    /// Counted by us from the length, because the upstream told none or nonsense.
     pub estimated: bool,
 }
 

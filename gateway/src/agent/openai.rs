@@ -37,6 +37,9 @@ const REASON_CHARS_MAX: usize = 200;
 const NOTE_CHARS_MAX: usize = 1_500;
 /// Bytes per token where the upstream tells no usage: a usual average of European languages.
 const BYTES_PER_TOKEN: u64 = 4;
+/// What an upstream may tell beyond what stands in the request and the answer: templates and tools, thoughts that a
+/// server keeps to itself. More is not believed.
+const UNSEEN_TOKENS_MAX: u64 = 65_536;
 
 /// One model.
 pub(super) struct OpenAi {
@@ -176,7 +179,7 @@ fn read(answer: &Value, prompt_bytes: u64) -> Result<Answered, AgentError> {
     let choice = answer.pointer("/choices/0").ok_or(AgentError::Nonsense("no choice"))?;
     let message = choice.get("message").ok_or(AgentError::Nonsense("no message"))?;
     let text = text_of(message.get("content"));
-    let tokens = tokens(answer.get("usage"), prompt_bytes, &text);
+    let tokens = Some(tokens(answer.get("usage"), prompt_bytes, &text));
     if let Some(handoff) = handoff(message) {
         return Ok(Answered { answer: handoff, tokens });
     }
@@ -221,12 +224,20 @@ fn handoff(message: &Value) -> Option<Answer> {
 
 fn tokens(usage: Option<&Value>, prompt_bytes: u64, text: &str) -> TokenUse {
     let told = |name| usage.and_then(|usage| usage.get(name)).and_then(Value::as_u64);
-    match (told("prompt_tokens"), told("completion_tokens")) {
-        (Some(input), Some(output)) => TokenUse { input, output, estimated: false },
+    let answer_bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
+    // A token is at least one byte.
+    let credible = |tokens: &u64, bytes: u64| *tokens <= bytes.saturating_add(UNSEEN_TOKENS_MAX);
+    let input = told("prompt_tokens").filter(|input| credible(input, prompt_bytes));
+    let output = told("completion_tokens").filter(|output| credible(output, answer_bytes));
+    match (input, output) {
+        (Some(input), Some(output)) => {
+            let cached = usage.and_then(|usage| usage.pointer("/prompt_tokens_details/cached_tokens"));
+            let cached = cached.and_then(Value::as_u64).unwrap_or(0).min(input);
+            TokenUse { input, cached, output, estimated: false }
+        }
         _ => {
-            let answer_bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
             let count = |bytes: u64| bytes.div_ceil(BYTES_PER_TOKEN);
-            TokenUse { input: count(prompt_bytes), output: count(answer_bytes), estimated: true }
+            TokenUse { input: count(prompt_bytes), cached: 0, output: count(answer_bytes), estimated: true }
         }
     }
 }

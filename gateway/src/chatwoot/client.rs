@@ -17,10 +17,11 @@ use http_body_util::Full;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::chatwoot::event::{ConversationView, Message, Status, TurnMark};
-use crate::chatwoot::wire;
+use crate::chatwoot::{text, wire};
 use crate::config;
 use crate::http::body::{self, ReadError};
 use crate::http::client::{Client, SendError};
@@ -46,7 +47,7 @@ pub struct Chatwoot {
 /// A message to post.
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {
-    /// Text, made safe by `text::outgoing` and short enough for the medium.
+    /// Text, short enough for the medium. Made safe here, whoever wrote it.
     pub content: &'a str,
     /// A note for the humans only.
     pub private: bool,
@@ -212,7 +213,7 @@ struct LabelsAnswer {
 #[derive(Deserialize)]
 struct MessagesAnswer<'a> {
     #[serde(borrow)]
-    payload: Vec<wire::RawMessage<'a>>,
+    payload: Vec<&'a RawValue>,
 }
 
 /// One request to come.
@@ -253,7 +254,7 @@ impl Chatwoot {
         view.filter(|view| view.id == id).ok_or_else(|| CallError::new(CALL, CallCause::Shape("conversation")))
     }
 
-    /// Posts a message. On success it is stored; the channel delivers it later.
+    /// Posts a message, without control characters and with its Liquid broken. On success it is stored; the channel delivers it later.
     pub async fn post(&self, id: u64, message: &Outgoing<'_>) -> Result<Posted, CallError> {
         const CALL: &str = "post";
         let mut content_attributes = serde_json::Map::new();
@@ -262,7 +263,7 @@ impl Chatwoot {
             content_attributes.insert(wire::PART_KEY.to_owned(), mark.part.into());
         }
         let body = PostBody {
-            content: message.content,
+            content: &text::outgoing(message.content, text::CONTENT_CHARS_MAX),
             message_type: "outgoing",
             private: message.private,
             content_attributes,
@@ -327,11 +328,14 @@ impl Chatwoot {
         let answer = self.call(CALL, Method::GET, id, &path, Bytes::new(), token).await?;
         let answer: MessagesAnswer<'_> =
             serde_json::from_slice(&answer).map_err(|_| CallError::new(CALL, CallCause::Shape("payload")))?;
-        let raw = answer.payload.iter().filter(|raw| !raw.is_activity());
-        let mut messages: Vec<Message> = raw.filter_map(wire::RawMessage::message).collect();
+        // One that cannot be read spoils no other.
+        let read: Vec<wire::RawMessage<'_>> =
+            answer.payload.iter().filter_map(|raw| serde_json::from_str(raw.get()).ok()).collect();
+        let told = read.iter().filter(|raw| !raw.is_activity());
+        let mut messages: Vec<Message> = told.filter_map(wire::RawMessage::message).collect();
         // Chatwoot filters by number and sorts by time.
         messages.sort_by_key(|message| message.id);
-        let last_id = answer.payload.iter().filter_map(wire::RawMessage::id).max();
+        let last_id = read.iter().filter_map(wire::RawMessage::id).max();
         Ok(Some(Page { messages, last_id, more: answer.payload.len() >= PAGE_MESSAGES }))
     }
 

@@ -8,4 +8,8 @@ pub mod client;
 pub mod event;
 pub mod text;
 
+mod lenient;
 mod wire;
+
+#[cfg(test)]
+mod tests;

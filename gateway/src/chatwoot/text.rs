@@ -17,15 +17,38 @@ use crate::conversation::Medium;
 
 /// Chatwoot's own limit on a message's content.
 pub const CONTENT_CHARS_MAX: usize = 150_000;
+/// Posts that one text becomes at most: Chatwoot takes 200 messages of a conversation per minute, a reader fewer.
+pub const PARTS_MAX: usize = 20;
+/// Stands at the end of what 20 parts do not hold.
+const ELLIPSIS: char = '…';
 /// Word joiner: invisible, and no place to break a line.
 const BREAKER: char = '\u{2060}';
 
-/// Text as it can be posted: bounded to `chars_max`, without control characters, without live Liquid.
+/// Text as it can be posted: bounded to `chars_max`, without control characters, without live Liquid. Doing it again
+/// changes nothing.
 pub fn outgoing(text: &str, chars_max: usize) -> String {
     // In this order: a control character removed later could bring two braces together again.
-    let visible: String =
-        text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).take(chars_max).collect();
-    neutralise_liquid(visible.trim()).into_owned()
+    let clean = clean(text);
+    let safe = neutralise_liquid(clean.trim());
+    safe.chars().take(chars_max).collect::<String>().trim_end().to_owned()
+}
+
+/// Without control characters but line breaks and tabs, and without what makes text read in another order than it is
+/// written in. Line breaks are single characters.
+fn clean(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\r' if chars.peek() == Some(&'\n') => {}
+            '\r' | '\u{2028}' | '\u{2029}' => clean.push('\n'),
+            '\n' | '\t' => clean.push(c),
+            '\u{202d}' | '\u{202e}' => {}
+            _ if c.is_control() => {}
+            _ => clean.push(c),
+        }
+    }
+    clean
 }
 
 /// Breaks every `{{`, `}}`, `{%` and `%}`, so that none is left. Doing it again changes nothing.
@@ -47,30 +70,72 @@ pub fn neutralise_liquid(text: &str) -> Cow<'_, str> {
     Cow::Owned(broken)
 }
 
-/// How long one message may be, in UTF-16 units, which is the strictest way a provider counts.
-fn length_max(medium: Medium) -> usize {
-    match medium {
-        Medium::Whatsapp | Medium::Telegram => 4_096,
-        Medium::Messenger => 2_000,
-        // TikTok's limit is not known to us: the shortest of the others.
-        Medium::Instagram | Medium::Tiktok => 1_000,
-        Medium::Twilio | Medium::Sms => 1_600,
-        Medium::Line => 5_000,
-        Medium::Web | Medium::Email | Medium::Api | Medium::Other => CONTENT_CHARS_MAX,
+/// How long one message may be. Providers count differently: so what counts most is used.
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    /// In UTF-16 units: at least as many as characters.
+    Units(usize),
+    /// In UTF-8 bytes.
+    Bytes(usize),
+}
+
+impl Limit {
+    fn of(medium: Medium) -> Self {
+        match medium {
+            Medium::Whatsapp | Medium::Telegram => Self::Units(4_096),
+            Medium::Messenger => Self::Units(2_000),
+            // TikTok's limit is not known to us: the shortest of the others.
+            Medium::Instagram | Medium::Tiktok => Self::Bytes(1_000),
+            Medium::Twilio | Medium::Sms => Self::Units(1_600),
+            Medium::Line => Self::Units(5_000),
+            Medium::Web | Medium::Email | Medium::Api | Medium::Other => Self::Units(CONTENT_CHARS_MAX),
+        }
+    }
+
+    fn size(self, c: char) -> usize {
+        match self {
+            Self::Units(_) => c.len_utf16(),
+            Self::Bytes(_) => c.len_utf8(),
+        }
+    }
+
+    /// With room for an ellipsis.
+    fn less(self) -> Self {
+        match self {
+            Self::Units(max) => Self::Units(max.saturating_sub(ELLIPSIS.len_utf16())),
+            Self::Bytes(max) => Self::Bytes(max.saturating_sub(ELLIPSIS.len_utf8())),
+        }
+    }
+
+    /// Bytes of the longest beginning that fits, and the character after it; none if all of it fits.
+    fn first_over(self, text: &str) -> Option<(usize, char)> {
+        let (Self::Units(max) | Self::Bytes(max)) = self;
+        let mut size = 0;
+        text.char_indices().find(|(_, c)| {
+            size += self.size(*c);
+            size > max
+        })
     }
 }
 
-/// The text in pieces that fit the medium, in order, none of them empty.
+/// The text in pieces that fit the medium, in order, none of them empty, each as [`outgoing`] leaves it. At most
+/// [`PARTS_MAX`]; where they do not hold it, the last ends in an ellipsis.
 pub fn split(text: &str, medium: Medium) -> Vec<String> {
-    pieces(text, length_max(medium))
+    // Before it is cut: what is added to break Liquid counts.
+    pieces(&outgoing(text, usize::MAX), Limit::of(medium))
 }
 
-fn pieces(text: &str, units_max: usize) -> Vec<String> {
+fn pieces(text: &str, limit: Limit) -> Vec<String> {
     let mut parts = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
-        let (part, after) = rest.split_at(cut(rest, units_max));
+        let is_last = parts.len() + 1 == PARTS_MAX && limit.first_over(rest).is_some();
+        let (part, after) = rest.split_at(cut(rest, if is_last { limit.less() } else { limit }));
         let part = part.trim_end();
+        if is_last {
+            parts.push(format!("{part}{ELLIPSIS}"));
+            break;
+        }
         if !part.is_empty() {
             parts.push(part.to_owned());
         }
@@ -80,13 +145,8 @@ fn pieces(text: &str, units_max: usize) -> Vec<String> {
 }
 
 /// Where to cut, in bytes: as much as fits, back to the nicest boundary that leaves at least a third of it.
-fn cut(text: &str, units_max: usize) -> usize {
-    let mut units = 0;
-    let fits = text.char_indices().find(|(_, c)| {
-        units += c.len_utf16();
-        units > units_max
-    });
-    let Some((end, first_over)) = fits else { return text.len() };
+fn cut(text: &str, limit: Limit) -> usize {
+    let Some((end, first_over)) = limit.first_over(text) else { return text.len() };
     let Some(window) = text.get(..end) else { return text.len() };
     let enough = end / 3;
     let last = |bounds: &mut dyn Iterator<Item = usize>| bounds.filter(|at| *at > enough && *at <= end).last();
@@ -142,26 +202,29 @@ mod tests {
         assert_eq!(outgoing("a\u{0}b\tc\nd\u{1b}[0m", 100), "ab\tc\nd[0m");
         assert_eq!(outgoing(&"é".repeat(500), 10).chars().count(), 10);
         assert_eq!(outgoing("  \n ", 10), "");
+        assert_eq!(outgoing("\u{1}a\r\nb\rc\u{2028}d\u{85}\u{202e}e", 100), "a\nb\nc\nde");
+        let braces = outgoing(&"{".repeat(500), 100);
+        assert!(braces.chars().count() <= 100 && !live(&braces), "what is added counts");
     }
 
     #[test]
     fn a_split_is_at_the_end_of_a_sentence() {
-        assert_eq!(pieces("One two. Three four. Five.", 22), ["One two. Three four.", "Five."]);
-        assert_eq!(pieces("First line here\n\nSecond one", 20), ["First line here", "Second one"]);
-        assert_eq!(pieces("no sentence in here at all", 12), ["no sentence", "in here at", "all"]);
-        assert_eq!(pieces("abcdefghij", 4), ["abcd", "efgh", "ij"]);
-        assert_eq!(pieces("short", 100), ["short"]);
-        assert_eq!(pieces(" \n ", 5), Vec::<String>::new());
+        assert_eq!(pieces("One two. Three four. Five.", Limit::Units(22)), ["One two. Three four.", "Five."]);
+        assert_eq!(pieces("First line here\n\nSecond one", Limit::Units(20)), ["First line here", "Second one"]);
+        assert_eq!(pieces("no sentence in here at all", Limit::Units(12)), ["no sentence", "in here at", "all"]);
+        assert_eq!(pieces("abcdefghij", Limit::Units(4)), ["abcd", "efgh", "ij"]);
+        assert_eq!(pieces("short", Limit::Units(100)), ["short"]);
+        assert_eq!(pieces(" \n ", Limit::Units(5)), Vec::<String>::new());
     }
 
     #[test]
     fn a_letter_of_several_characters_stays_whole() {
         let family = "👨‍👩‍👧";
-        let parts = pieces(&family.repeat(3), 10);
+        let parts = pieces(&family.repeat(3), Limit::Units(10));
         assert_eq!(parts, [family, family, family]);
         let accents = "e\u{301}".repeat(3);
-        assert!(pieces(&accents, 3).iter().all(|part| !part.starts_with('\u{301}')));
-        assert_eq!(pieces("🙂🙂", 1), ["🙂", "🙂"], "longer than the limit by itself: sent, not lost");
+        assert!(pieces(&accents, Limit::Units(3)).iter().all(|part| !part.starts_with('\u{301}')));
+        assert_eq!(pieces("🙂🙂", Limit::Units(1)), ["🙂", "🙂"], "longer than the limit by itself: sent, not lost");
     }
 
     #[test]
@@ -172,6 +235,30 @@ mod tests {
             let parts = split(&text, medium);
             assert!(parts.len() > 1 && parts.iter().all(|part| part.len() <= max && part.ends_with('.')), "{medium:?}");
         }
+    }
+
+    #[test]
+    fn instagram_counts_bytes() {
+        let parts = split(&"é".repeat(600), Medium::Instagram);
+        assert_eq!(parts.iter().map(String::len).collect::<Vec<_>>(), [1_000, 200]);
+    }
+
+    #[test]
+    fn a_text_that_fits_is_one_part() {
+        let limits = [(Medium::Instagram, 1_000), (Medium::Sms, 1_600), (Medium::Messenger, 2_000)];
+        for (medium, max) in limits.into_iter().chain([(Medium::Telegram, 4_096), (Medium::Web, 150_000)]) {
+            assert_eq!(split(&"a".repeat(max), medium).len(), 1, "{medium:?}");
+            assert_eq!(split(&"a".repeat(max + 1), medium).len(), 2, "{medium:?}");
+        }
+        assert!(split(" \n\u{0}", Medium::Web).is_empty());
+    }
+
+    #[test]
+    fn there_are_twenty_parts_at_most_and_the_last_says_that_it_is_cut() {
+        let parts = split(&"word ".repeat(10_000), Medium::Instagram);
+        assert_eq!(parts.len(), PARTS_MAX);
+        assert!(parts[19].ends_with("word…") && parts.iter().all(|part| part.len() <= 1_000));
+        assert_eq!(pieces(&"a".repeat(20), Limit::Units(1)).concat(), "a".repeat(20), "what just fits is whole");
     }
 
     proptest! {
@@ -186,10 +273,21 @@ mod tests {
         }
 
         #[test]
-        fn splitting_loses_nothing_but_space_at_the_cuts(text in r"[a-zé🙂 .!\n\u{301}\u{200d}]{0,200}", max in 2..60_usize) {
-            let parts = pieces(&text, max);
+        fn parts_are_safe_and_fit(text in r"(\PC{0,30}[ \n.{}%\u{7}]{0,3}){0,80}") {
+            let parts = split(&text, Medium::Instagram);
+            prop_assert!(parts.iter().all(|part| part.len() <= 1_000 && !part.is_empty() && !live(part)));
+            let again: Vec<String> = parts.iter().map(|part| outgoing(part, CONTENT_CHARS_MAX)).collect();
+            prop_assert_eq!(again, parts);
+        }
+
+        #[test]
+        fn splitting_loses_nothing_but_space_at_the_cuts(text in r"[a-zé🙂 .!\n\u{301}\u{200d}]{0,200}", max in 4..60_usize) {
+            let parts = pieces(&text, Limit::Units(max));
             let bare = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
-            prop_assert_eq!(bare(&parts.concat()), bare(&text));
+            if parts.len() < PARTS_MAX {
+                prop_assert_eq!(bare(&parts.concat()), bare(&text));
+            }
+            prop_assert!(parts.len() <= PARTS_MAX);
             for part in parts {
                 prop_assert!(!part.trim().is_empty());
                 prop_assert!(part.encode_utf16().count() <= max);

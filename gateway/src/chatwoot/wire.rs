@@ -4,18 +4,17 @@
 //! nothing beside it. The traps are the contract's: `message_type` is a word or a number, `created_at` a date or
 //! seconds, a customer's `sender` has no type, an owner may be a kind we have not met.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Deref;
 
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::chatwoot::event::{
     Assignee, Attachment, AttachmentKind, ConversationView, LastMessage, Message, Sender, Status, TurnMark,
 };
+use crate::chatwoot::lenient::{Text, lenient, lenient_list, plain};
 use crate::conversation::{Contact, Medium};
 
 /// Where our mark stands in a message's `content_attributes`: Chatwoot keeps and returns keys it does not know.
@@ -32,25 +31,6 @@ const SUBMITTED_CHARS_MAX: usize = 2_000;
 /// Chatwoot allows 15.
 const ATTACHMENTS_MAX: usize = 15;
 const LABELS_MAX: usize = 200;
-
-/// A text that borrows where JSON's escapes allow.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl Deref for Text<'_> {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Reads a field if it is what we expect; `None` if it is null or anything else.
-fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    let raw: &'de RawValue = Deserialize::deserialize(deserializer)?;
-    Ok(serde_json::from_str::<Option<T>>(raw.get()).ok().flatten())
-}
 
 /// What tells the rest apart.
 #[derive(Debug, Deserialize)]
@@ -71,8 +51,8 @@ pub(super) struct Numbered {
 pub(super) struct RawMessage<'a> {
     #[serde(default, deserialize_with = "lenient")]
     id: Option<u64>,
-    #[serde(default, deserialize_with = "lenient")]
-    content: Option<String>,
+    #[serde(borrow, default, deserialize_with = "lenient")]
+    content: Option<Text<'a>>,
     #[serde(borrow, default)]
     message_type: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "lenient")]
@@ -83,8 +63,8 @@ pub(super) struct RawMessage<'a> {
     content_attributes: Option<RawAttributes<'a>>,
     #[serde(default, deserialize_with = "lenient")]
     additional_attributes: Option<RawAdditional>,
-    #[serde(borrow, default, deserialize_with = "lenient")]
-    attachments: Option<Vec<RawAttachment<'a>>>,
+    #[serde(borrow, default, deserialize_with = "lenient_list")]
+    attachments: Vec<RawAttachment<'a>>,
     #[serde(borrow, default)]
     created_at: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "lenient")]
@@ -120,8 +100,8 @@ struct RawAttributes<'a> {
     #[serde(default, deserialize_with = "lenient")]
     is_unsupported: Option<bool>,
     // A list for choices and forms; an object for surveys, which are no answer to the agent and are left out.
-    #[serde(borrow, default, deserialize_with = "lenient")]
-    submitted_values: Option<Vec<RawSubmitted<'a>>>,
+    #[serde(borrow, default, deserialize_with = "lenient_list")]
+    submitted_values: Vec<RawSubmitted<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -144,8 +124,8 @@ struct RawSubmitted<'a> {
 struct RawAttachment<'a> {
     #[serde(borrow, default, deserialize_with = "lenient")]
     file_type: Option<Text<'a>>,
-    #[serde(default, deserialize_with = "lenient")]
-    transcribed_text: Option<String>,
+    #[serde(borrow, default, deserialize_with = "lenient")]
+    transcribed_text: Option<Text<'a>>,
 }
 
 /// A conversation: nested in a message, top level of a `conversation_*` delivery, or answer of a read.
@@ -165,12 +145,12 @@ pub(super) struct RawConversation<'a> {
     can_reply: Option<bool>,
     #[serde(borrow, default, deserialize_with = "lenient")]
     channel: Option<Text<'a>>,
-    #[serde(default, deserialize_with = "lenient")]
-    labels: Option<Vec<String>>,
+    #[serde(borrow, default, deserialize_with = "lenient_list")]
+    labels: Vec<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "lenient")]
     meta: Option<RawMeta<'a>>,
-    #[serde(borrow, default, deserialize_with = "lenient")]
-    messages: Option<Vec<RawMessage<'a>>>,
+    #[serde(borrow, default, deserialize_with = "lenient_list")]
+    messages: Vec<RawMessage<'a>>,
     #[serde(borrow, default, deserialize_with = "lenient")]
     last_non_activity_message: Option<Box<RawMessage<'a>>>,
 }
@@ -179,8 +159,9 @@ pub(super) struct RawConversation<'a> {
 struct RawMeta<'a> {
     #[serde(borrow, default, deserialize_with = "lenient")]
     sender: Option<RawContact<'a>>,
-    #[serde(borrow, default, deserialize_with = "lenient")]
-    assignee: Option<RawSender<'a>>,
+    // Raw, because one that cannot be read is not the same as none: none may mean that the conversation is ours.
+    #[serde(borrow, default)]
+    assignee: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "lenient")]
     assignee_type: Option<Text<'a>>,
     #[serde(default, deserialize_with = "lenient")]
@@ -225,13 +206,13 @@ impl RawMessage<'_> {
         let attributes = self.content_attributes.as_ref();
         let flag = |of: fn(&RawAttributes<'_>) -> bool| attributes.is_some_and(of);
         let mut attachments: Vec<Attachment> =
-            self.attachments.iter().flatten().take(ATTACHMENTS_MAX).map(RawAttachment::attachment).collect();
+            self.attachments.iter().take(ATTACHMENTS_MAX).map(RawAttachment::attachment).collect();
         if flag(|attributes| attributes.is_unsupported == Some(true)) {
             attachments.push(Attachment { kind: AttachmentKind::Unsupported, transcript: None });
         }
         Some(Message {
             id: self.id?,
-            content: self.content.clone().filter(|content| !content.trim().is_empty()),
+            content: self.content.as_deref().filter(|content| !content.trim().is_empty()).map(str::to_owned),
             private: self.private.unwrap_or(false),
             from,
             turn: self.turn(),
@@ -277,7 +258,7 @@ impl RawMessage<'_> {
 
 impl RawAttributes<'_> {
     fn submitted(&self) -> Vec<String> {
-        self.submitted_values.iter().flatten().take(SUBMITTED_MAX).filter_map(RawSubmitted::words).collect()
+        self.submitted_values.iter().take(SUBMITTED_MAX).filter_map(RawSubmitted::words).collect()
     }
 }
 
@@ -305,7 +286,8 @@ impl RawAttachment<'_> {
             "contact" => AttachmentKind::Contact,
             _ => AttachmentKind::Other,
         };
-        Attachment { kind, transcript: self.transcribed_text.clone().filter(|text| !text.trim().is_empty()) }
+        let transcript = self.transcribed_text.as_deref().filter(|text| !text.trim().is_empty());
+        Attachment { kind, transcript: transcript.map(str::to_owned) }
     }
 }
 
@@ -327,14 +309,14 @@ impl RawConversation<'_> {
             has_team: meta.is_some_and(|meta| meta.team.is_some()),
             can_reply: self.can_reply.unwrap_or(true),
             medium: medium(channel.map(|channel| &**channel).unwrap_or_default()),
-            labels: self.labels.iter().flatten().take(LABELS_MAX).cloned().collect(),
+            labels: self.labels.iter().take(LABELS_MAX).map(|label| label.to_string()).collect(),
             contact: meta.and_then(|meta| meta.sender.as_ref()).map(RawContact::contact).unwrap_or_default(),
             last_message: self.last_message(),
         })
     }
 
     fn last_message(&self) -> Option<LastMessage> {
-        let listed = self.messages.iter().flatten().next_back();
+        let listed = self.messages.last();
         let last = self.last_non_activity_message.as_deref().or(listed)?;
         Some(LastMessage { id: last.id?, turn: last.turn() })
     }
@@ -342,7 +324,11 @@ impl RawConversation<'_> {
 
 impl RawMeta<'_> {
     fn assignee(&self) -> Assignee {
-        let Some(assignee) = &self.assignee else { return Assignee::None };
+        // A delivery says null, a REST answer leaves the key out. A kind of owner without an owner is neither.
+        let Some(raw) = self.assignee else {
+            return if self.assignee_type.is_none() { Assignee::None } else { Assignee::Unknown };
+        };
+        let Ok(assignee) = serde_json::from_str::<RawSender<'_>>(raw.get()) else { return Assignee::Unknown };
         let Some(id) = assignee.id else { return Assignee::Other };
         match self.assignee_type.as_deref().or(assignee.kind.as_deref()) {
             Some("AgentBot" | "agent_bot") => Assignee::Bot(id),
@@ -367,15 +353,6 @@ impl RawContact<'_> {
             phone: detail(&self.phone_number),
             custom: custom.take(CUSTOM_FIELDS_MAX).collect(),
         }
-    }
-}
-
-/// A JSON text, number or yes/no as plain words; `None` for anything else.
-fn plain(raw: &str) -> Option<String> {
-    match raw.as_bytes().first()? {
-        b'"' => serde_json::from_str(raw).ok(),
-        b'{' | b'[' | b'n' => None,
-        _ => Some(raw.to_owned()),
     }
 }
 

@@ -25,6 +25,7 @@ const HUMANS: &[&str] = &[
     "supervisor",
     "employee",
     "colleague",
+    "colleagues",
     "humain",
     "humaine",
     "humains",
@@ -38,6 +39,7 @@ const HUMANS: &[&str] = &[
     "interlocuteur",
     "interlocutrice",
     "collegue",
+    "collegues",
     "employe",
     "employee",
     "technicien",
@@ -111,6 +113,11 @@ const TALK: &[&str] = &["talk", "speak", "chat", "parler", "discuter", "echanger
 const TALK_TO: &[&str] = &["to", "with", "a", "au", "aux", "avec"];
 const TALK_BETWEEN: &[&str] =
     &["me", "please", "directly", "directement", "now", "here", "first", "plutot", "maintenant", "instead", "svp"];
+/// The same verbs after a preference: `I'd prefer talking to a person`.
+const TALKING: &[&str] = &["talking", "speaking", "chatting"];
+const PREFER: &[&str] = &["prefer", "rather", "like"];
+/// What a customer does not want to talk to who wants a human.
+const MACHINES: &[&str] = &["bot", "bots", "robot", "robots", "chatbot", "machine", "computer", "ai", "ia"];
 /// Verbs that hand the customer over.
 const TRANSFER: &[&str] = &[
     "transfer",
@@ -211,6 +218,10 @@ const NOT_A_PERSON: &[&str] = &[
     "limit",
     "manual",
     "guide",
+    "hair",
+    "body",
+    "skin",
+    "orange",
 ];
 /// After a human who was only wished for: it is about something else.
 const ELSEWHERE: &[&str] = &[
@@ -298,13 +309,26 @@ pub fn asks_for_human(text: &str) -> bool {
 fn asks_at(words: &[&str], at: usize) -> bool {
     let (before, rest) = words.split_at(at);
     let Some((verb, after)) = rest.split_first() else { return false };
-    let asks = (TALK.contains(verb) && leads_to(after))
+    let preferred = TALKING.contains(verb) && before.last().is_some_and(|word| PREFER.contains(word));
+    let asks = ((TALK.contains(verb) || preferred) && leads_to(after))
         || (TRANSFER.contains(verb) && is_handing_over(after))
         || (WANT.contains(verb) && wished_for(after))
         || (FETCH.contains(verb) && human_follows(after, true))
         || (["is", "are", "y"].contains(verb) && is_there(verb, after))
         || is_to_call(verb, after);
+    if refuses_machine(before, verb, after) {
+        return true;
+    }
     asks && !refused(before, verb)
+}
+
+/// `I don't want to talk to a bot`
+fn refuses_machine(before: &[&str], verb: &str, after: &[&str]) -> bool {
+    let mut rest = after.iter().skip_while(|word| TALK_BETWEEN.contains(word));
+    TALK.contains(&verb)
+        && rest.next().is_some_and(|word| TALK_TO.contains(word))
+        && rest.find(|word| !SMALL.contains(word)).is_some_and(|word| MACHINES.contains(word))
+        && refused(before, verb)
 }
 
 /// `talk (please) to …`
@@ -335,7 +359,7 @@ fn is_to_call(who: &str, after: &[&str]) -> bool {
     let between = |word: &&str| {
         CALL_ME.contains(word)
             || HUMANS.contains(word)
-            || ["me", "m", "moi", "to", "can", "please", "back"].contains(word)
+            || ["me", "m", "moi", "to", "can", "could", "please", "back", "peut", "pourrait"].contains(word)
     };
     let (Some(calls), Some(me)) = (calls, me) else { return false };
     somebody && near.iter().take(calls.max(me)).all(between)
@@ -359,6 +383,9 @@ fn is_there(verb: &str, after: &[&str]) -> bool {
     match (verb, after) {
         ("is", ["anybody" | "anyone" | "somebody" | "someone", "there" | "here"]) => true,
         ("y", ["a", "quelquun"] | ["a", "quelqu", "un"] | ["a", "t", "il", "quelqu", "un"]) => true,
+        // `is there someone I can talk to`, `y a-t-il quelqu'un à qui parler`
+        ("is", ["there", "anybody" | "anyone" | "somebody" | "someone", rest @ ..])
+        | ("y", ["a", "t", "il", "quelqu", "un", rest @ ..]) => rest.iter().any(|word| TALK.contains(word)),
         ("is" | "are", ["there", rest @ ..]) | ("y", ["a", "t", "il", rest @ ..] | ["a", rest @ ..]) => {
             wished_for(rest)
         }
@@ -390,7 +417,11 @@ fn refused(before: &[&str], verb: &str) -> bool {
     let near = before.get(before.len().saturating_sub(REFUSAL_REACH)..).unwrap_or_default();
     let refuses = near.iter().any(|word| REFUSE.contains(word));
     let wishes = WISH.contains(&verb) || near.iter().any(|word| WISH.contains(word));
-    near.iter().any(|word| WITHOUT.contains(word)) || (refuses && wishes)
+    // `don't transfer me`, and not `why don't you transfer me`.
+    let commanded = TRANSFER.contains(&verb)
+        && before.last().is_some_and(|word| REFUSE.contains(word))
+        && !before.iter().any(|word| ["why", "pourquoi"].contains(word));
+    near.iter().any(|word| WITHOUT.contains(word)) || (refuses && wishes) || commanded
 }
 
 /// `human please`, `un conseiller svp`: nothing else in it.

@@ -125,15 +125,109 @@ const NOT_REQUESTS: &[&str] = &[
     "can someone else use my account",
 ];
 
+/// Collected apart from the above, by somebody who had not seen it.
+const MORE_REQUESTS: &[&str] = &[
+    "Thanks. I want to talk to a human, please.",
+    "talk to a human",
+    "Can I speak with a real person?",
+    "I'd like to speak to someone",
+    "could you connect me to an agent please",
+    "Please transfer me to one of your colleagues or a human",
+    "put me through to a person",
+    "human",
+    "HUMAN!!!",
+    "agent please",
+    "a real person, please",
+    "No, a human",
+    "Not a bot, a human!",
+    "I need a human",
+    "I want a real person now",
+    "give me an agent",
+    "get me a human being",
+    "I don't want to talk to a bot",
+    "I do not want to chat with a machine",
+    "Why can't I talk to a human?",
+    "Why don't you connect me with a human?",
+    "I don't understand, let me talk to a human",
+    "I don't understand and want to talk to someone",
+    "How do I talk to a human here?",
+    "Is there someone I can talk to?",
+    "is there a human here?",
+    "Can a human call me back?",
+    "How can I contact an advisor?",
+    "I'd prefer talking to a person",
+    "I want to speak to your manager",
+    "This is useless.\nTalk to a human",
+    "Je veux parler à un humain",
+    "je voudrais parler a quelqu'un",
+    "Je voudrais parler à quelqu’un s'il vous plaît",
+    "Puis-je parler avec un conseiller ?",
+    "Pouvez-vous me mettre en relation avec un conseiller ?",
+    "Passez-moi un conseiller",
+    "un humain svp",
+    "Conseiller",
+    "Je veux un humain",
+    "J'ai besoin d'un conseiller",
+    "je préfère parler à une vraie personne",
+    "Je ne veux pas parler à un robot",
+    "Je n'arrive pas à joindre un conseiller",
+    "Pourquoi je ne peux pas parler à un humain ?",
+    "Y a-t-il quelqu'un à qui parler ?",
+    "Est-ce qu'un conseiller peut me rappeler ?",
+    "Je souhaite échanger avec une personne réelle",
+    "Merci mais je veux parler au service client",
+    "transférez-moi à un agent",
+];
+
+const MORE_NOT_REQUESTS: &[&str] = &[
+    "",
+    "   ",
+    "Hello! How long does delivery take?",
+    "And how can I return shoes that do not fit?",
+    "I don't want to talk to a human",
+    "I do not want to speak to anyone, just tell me the price",
+    "no need to talk to a human",
+    "Please don't transfer me to a human",
+    "is this a human-written text",
+    "Are you human?",
+    "Are you a real person?",
+    "Am I talking to a human?",
+    "Am I talking to a bot?",
+    "Do you sell human hair brushes?",
+    "I need a human hair brush",
+    "I want a human-readable invoice",
+    "I talked to a human yesterday and my order is still late",
+    "Can someone else pick up my parcel?",
+    "Can you send it to someone else?",
+    "How many people can use one account?",
+    "I want to return the shoes, the agent was nice",
+    "The delivery person left it with my neighbour",
+    "Which cleaning agent do you recommend?",
+    "I need an agent orange filter",
+    "Can I give it to a person as a gift?",
+    "Contact lenses: do you have a service for them?",
+    "Who is the manager of the shop?",
+    "Je ne veux pas parler à un humain",
+    "Je ne souhaite pas être mis en relation avec un conseiller",
+    "pas besoin d'un conseiller",
+    "Êtes-vous un robot ?",
+    "Est-ce que je parle à un humain ?",
+    "J'ai parlé à un conseiller hier",
+    "Quels sont les délais de livraison ?",
+    "Combien de personnes peuvent utiliser un compte ?",
+    "Le corps humain",
+    "Le livreur l'a donné à quelqu'un d'autre",
+];
+
 #[test]
 fn requests_for_a_human_are_heard() {
-    let missed: Vec<_> = REQUESTS.iter().filter(|text| !asks_for_human(text)).collect();
+    let missed: Vec<_> = REQUESTS.iter().chain(MORE_REQUESTS).filter(|text| !asks_for_human(text)).collect();
     assert!(missed.is_empty(), "missed: {missed:#?}");
 }
 
 #[test]
 fn what_only_looks_like_one_is_left_to_the_agent() {
-    let wrong: Vec<_> = NOT_REQUESTS.iter().filter(|text| asks_for_human(text)).collect();
+    let wrong: Vec<_> = NOT_REQUESTS.iter().chain(MORE_NOT_REQUESTS).filter(|text| asks_for_human(text)).collect();
     assert!(wrong.is_empty(), "taken for requests: {wrong:#?}");
 }
 
@@ -209,4 +303,11 @@ fn a_note_tells_who_what_and_what_was_tried_and_rings_nobody() {
     }
     assert!(!note.contains("](mention://") && !note.contains("Customer wrote: one"), "{note}");
     assert!(note.chars().count() < 1_000, "{note}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_fail(text in "\\PC{0,300}") {
+        asks_for_human(&text);
+    }
 }

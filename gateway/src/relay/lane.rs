@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::dispatch::{after_trouble, millis};
 use super::known::Known;
 use super::turn::{self, TurnEnd};
-use super::{Relay, Served, retry};
+use super::{Payer, Relay, Served, retry};
 use crate::chatwoot::client::Chatwoot;
 use crate::config::Channel;
 use crate::conversation::{Speaker, Utterance};
@@ -81,6 +81,7 @@ pub(super) struct Conversation {
     pub(super) channel: Arc<Channel>,
     /// The plan includes handing over to a human who was asked for.
     pub(super) handoff: bool,
+    pub(super) payer: Payer,
     pub(super) client: Chatwoot,
     pub(super) wake: Arc<Wake>,
     pub(super) known: Known,
@@ -123,7 +124,7 @@ async fn step(
     }
     let served = (parts.channels)(&key.tenant, &key.channel);
     let served = served.filter(|served| served.channel.account_id == key.account_id);
-    let Some(Served { channel, handoff }) = served else {
+    let Some(Served { channel, handoff, payer }) = served else {
         warn!(tenant_id = %key.tenant, channel = %key.channel, "Deliveries wait for a channel that is not configured.");
         let until = parts.clock.now_ms().saturating_add(millis(NO_CHANNEL_PAUSE));
         parts.inbox.defer(row, until).await?;
@@ -139,6 +140,7 @@ async fn step(
         key: key.clone(),
         channel,
         handoff,
+        payer,
         client,
         wake: Arc::clone(wake),
         known,

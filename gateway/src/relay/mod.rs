@@ -28,10 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use relais_policies::rate_card::TokenUsage;
+use relais_policies::{ChannelKind, TenantPolicy};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::agent::Agents;
+use crate::admission::{Account, Use};
+use crate::agent::{Agents, TokenUse};
 use crate::clock::Clock;
 use crate::config;
 use crate::http::client::Client;
@@ -45,6 +48,39 @@ pub struct Served {
     pub channel: Arc<config::Channel>,
     /// A customer who asks for a human gets one (D17). What the agent cannot do goes to a human on every plan.
     pub handoff: bool,
+    /// Whose tokens the agent uses.
+    pub payer: Payer,
+}
+
+/// Where the tokens that an agent uses are counted. On a managed channel replies are paid by the conversation (GOV-3),
+/// so they are only measured; on the tenant's own Chatwoot they are paid from its token budget (GOV-4).
+#[derive(Debug, Clone)]
+pub struct Payer {
+    /// The tenant's account.
+    pub account: Arc<Account>,
+    /// The tenant's policy, for what tokens cost.
+    pub policy: Arc<TenantPolicy>,
+    /// What kind of channel the conversation came in by.
+    pub kind: ChannelKind,
+}
+
+impl Payer {
+    fn charged(&self) -> bool {
+        self.policy.payer(self.kind) != Some(relais_policies::tenant::Payer::ConversationQuota)
+    }
+
+    /// Replies are paid from the budget, and nothing is left of it.
+    fn used_up(&self) -> bool {
+        self.charged() && self.account.tokens_left() == Some(0)
+    }
+
+    /// Counts what one answer took.
+    fn count(&self, model: &str, tokens: TokenUse) {
+        let TokenUse { input, cached, output, estimated } = tokens;
+        let usage = TokenUsage { input, cached_input: cached, output, reasoning: 0 };
+        let budget = self.policy.rate_card.cost(model, &usage);
+        self.account.agent_used(model, Use { budget, input, cached, output, estimated }, self.charged());
+    }
 }
 
 /// Finds a channel by tenant and name. A function, since reloading the configuration swaps what is behind it.

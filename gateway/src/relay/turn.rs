@@ -22,6 +22,7 @@ use super::retry::Tries;
 use crate::agent::{Answer, Question};
 use crate::chatwoot::client::CallClass;
 use crate::chatwoot::text;
+use crate::config::AgentKind;
 use crate::handoff::{self, HandoffReason, Signals};
 use crate::inbox::{InboxError, OpenTurn, Plan, PostKind, PostState};
 
@@ -139,8 +140,7 @@ fn declines(conversation: &Conversation) -> bool {
 
 /// A reply as it will be posted: safe for Chatwoot, in parts that fit the channel.
 fn replies(conversation: &Conversation, reply: &str) -> Vec<(PostKind, String)> {
-    let safe = text::outgoing(reply, text::CONTENT_CHARS_MAX);
-    text::split(&safe, conversation.known.medium).into_iter().map(|part| (PostKind::Reply, part)).collect()
+    text::split(reply, conversation.known.medium).into_iter().map(|part| (PostKind::Reply, part)).collect()
 }
 
 /// Waits until the customer has paused, or has been writing for long enough. False if the relay stops first.
@@ -173,14 +173,15 @@ async fn ask(conversation: &mut Conversation, upto_seq: i64, may_start_over: boo
     // Where the plan has no handoff and the operator nothing to say about it, the agent goes on.
     let heard = conversation.handoff || declines(conversation);
     let customer_text = if heard { texts.join("\n") } else { String::new() };
-    let signals = Signals { customer_text: &customer_text, unreadable, ..Signals::default() };
+    let quota_used_up = conversation.payer.used_up();
+    let signals = Signals { customer_text: &customer_text, unreadable, quota_used_up, ..Signals::default() };
     if let Some(reason) = handoff::decide(&signals) {
         return Ok(Asked::Handoff(reason, None));
     }
     let history = conversation.history().await?;
     let contact = conversation.known.contact.clone();
     let (relay, channel) = (Arc::clone(&conversation.relay), Arc::clone(&conversation.channel));
-    let client = conversation.client.clone();
+    let (client, payer) = (conversation.client.clone(), conversation.payer.clone());
     let id = conversation.id();
     let tenant_id = Arc::clone(&conversation.key.tenant);
     let question = Question {
@@ -195,7 +196,12 @@ async fn ask(conversation: &mut Conversation, upto_seq: i64, may_start_over: boo
         loop {
             let wait = relay.parts.limits.agent_wait;
             let error = match relay.parts.agents.load_full().answer(&channel.agent.id, question, wait).await {
-                Ok(answered) => return Some(answered.answer),
+                Ok(answered) => {
+                    if let (Some(tokens), AgentKind::OpenAi { model, .. }) = (answered.tokens, &channel.agent.kind) {
+                        payer.count(model, tokens);
+                    }
+                    return Some(answered.answer);
+                }
                 Err(error) => error,
             };
             warn!(error = %error, tenant_id = question.tenant_id, agent = %channel.agent.id, "The agent did not answer.");

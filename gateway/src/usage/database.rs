@@ -217,7 +217,9 @@ fn past(
 
 fn sums(db: &Connection, tenant_id: &str) -> Result<Vec<PeriodSum>, rusqlite::Error> {
     let mut statement = db.prepare_cached(
-        "SELECT period_ms, SUM(calls), SUM(budget_tokens) FROM usage WHERE tenant = ?1 GROUP BY 1 ORDER BY 1",
+        // What our agents asked is no call of the tenant's.
+        "SELECT period_ms, SUM(CASE kind WHEN 'agent' THEN 0 ELSE calls END), SUM(budget_tokens)
+         FROM usage WHERE tenant = ?1 GROUP BY 1 ORDER BY 1",
     )?;
     let sum =
         |row: &Row<'_>| Ok(PeriodSum { period_ms: row.get(0)?, calls: unsigned(row, 1)?, spent: unsigned(row, 2)? });

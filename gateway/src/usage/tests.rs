@@ -465,3 +465,37 @@ fn the_report_adds_up_by_what_is_asked() {
     let nowhere = tempfile::tempdir().unwrap();
     assert!(report::run(nowhere.path(), &Arguments::default(), &mut Vec::new()).is_err());
 }
+
+#[test]
+fn what_our_agents_used_is_told_apart_and_is_no_call_of_the_tenant_s() {
+    let (dir, clock, house) = house();
+    let used = Use { budget: 40, input: 30, cached: 6, output: 10, estimated: false };
+    house.call(100);
+    house.account.agent_used("llama", used, false);
+    house.account.agent_used("llama", used, false);
+    assert_eq!(house.left(), (99, 1_200), "measured only");
+    let agents = |house: &House| {
+        let rows = house.rows();
+        let row = rows.iter().find(|row| row.kind == Kind::Agent).unwrap().clone();
+        assert_eq!((row.key.as_str(), &*row.model), ("relais_agent", "llama"));
+        let counts = row.counts;
+        assert_eq!((counts.input_tokens, counts.cached_tokens), (30 * counts.calls, 6 * counts.calls));
+        (counts.calls, counts.budget_tokens)
+    };
+    assert_eq!(agents(&house), (2, 0));
+    house.account.agent_used("llama", used, true);
+    assert_eq!((agents(&house), house.left()), ((3, 40), (99, 1_160)));
+    house.ledger.close().unwrap();
+    // From the checkpoint, and then from what was recorded alone.
+    let again = House::start(dir.path(), &clock);
+    assert_eq!((agents(&again), again.left()), ((3, 40), (99, 1_160)));
+    again.account.agent_used("llama", used, true);
+    again.ledger.close().unwrap();
+    sql(dir.path(), "UPDATE accounts SET state = 'x'; UPDATE account_keys SET state = 'x'");
+    let rebuilt = House::start(dir.path(), &clock);
+    assert_eq!((agents(&rebuilt), rebuilt.left()), ((4, 80), (99, 1_120)));
+    // More than there is becomes debt, and nothing is left.
+    rebuilt.account.agent_used("llama", Use { budget: 5_000, ..used }, true);
+    assert_eq!(rebuilt.account.tokens_left(), Some(0));
+    assert!(rebuilt.account.admit(rebuilt.slot).unwrap().reserve(LLAMA, 1, 1).is_err());
+}

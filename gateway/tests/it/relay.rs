@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http_body_util::BodyExt as _;
+use relais_gateway::admission::{AGENT_KEY, Account, Counts, Delta, Journal, Kind};
 use relais_gateway::agent::Agents;
 use relais_gateway::chatwoot::event::{self, Event, EventKind, Parsed};
 use relais_gateway::clock::Clock;
@@ -15,7 +16,7 @@ use relais_gateway::http::client::Client;
 use relais_gateway::http::resolve::Resolver;
 use relais_gateway::inbox::{ConversationKey, Delivery, Inbox, Sameness};
 use relais_gateway::metrics::Metrics;
-use relais_gateway::relay::{RelayHandle, RelayParts, Served};
+use relais_gateway::relay::{Payer, RelayHandle, RelayParts, Served};
 use relais_loadtest::fakes::chatwoot::{
     Act, Author, CallEffect, CallFault, ConversationKey as Key, DeliveryEffect, DeliveryFault, Endpoint, FakeChatwoot,
     Faults, MessageType, Settings, Status,
@@ -39,6 +40,8 @@ struct World {
     relay: Option<RelayHandle>,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
+    /// The tenant's.
+    account: Arc<Account>,
     /// The plan includes handing over.
     handoff: bool,
     dir: TempDir,
@@ -51,18 +54,26 @@ impl World {
 
     /// `relay`, `channel`: more lines for `[relay]` and `[[tenant.chatwoot]]`.
     async fn start_with(relay: &str, channel: &str, settings: Settings) -> Self {
+        Self::start_on(r#"["app.business", "api.pro", "chatwoot.pro"]"#, relay, channel, settings).await
+    }
+
+    /// `plans`: the tenant's, and what else is to stand beside them.
+    async fn start_on(plans: &str, relay: &str, channel: &str, settings: Settings) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let chatwoot = FakeChatwoot::start(Settings { retry_wait_ms: 20, ..settings }).await.unwrap();
         let behaviour = Behaviour { answer: Some(ANSWER.to_owned()), ..Behaviour::default() };
         let llm = FakeLlm::start(LlmSettings { behaviour, ..LlmSettings::default() }).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let config = Arc::new(config(&toml(&chatwoot, &llm, relay, channel), dir.path()));
+        let config = Arc::new(config(&toml(&chatwoot, &llm, plans, relay, channel), dir.path()));
         let inbox: Arc<Mutex<Option<Inbox>>> = Arc::default();
         let receiver = receive(Arc::clone(&inbox)).await;
         chatwoot.set_outgoing_url(&format!("{}/chatwoot/acme", receiver.url()));
         let metrics = Arc::new(Metrics::new().unwrap());
-        let mut world =
-            Self { chatwoot, llm, inbox, _receiver: receiver, relay: None, config, metrics, handoff: true, dir };
+        let tenant = &config.tenants[0];
+        let journal = Arc::new(Journal::default());
+        let account = Account::new(Arc::clone(&tenant.id), &tenant.policy, Clock::system(), &journal);
+        let (_receiver, relay, handoff) = (receiver, None, true);
+        let mut world = Self { chatwoot, llm, inbox, _receiver, relay, config, metrics, account, handoff, dir };
         world.up();
         world
     }
@@ -74,7 +85,11 @@ impl World {
         let inbox = Inbox::open(self.dir.path(), &self.config.inbox, clock.clone(), Arc::clone(&self.metrics)).unwrap();
         let http = Client::new(Resolver::new(), Duration::from_secs(1));
         let agents = Arc::new(Agents::build(&self.config, &http, Arc::clone(&self.metrics)).unwrap());
-        let served = Served { channel: Arc::clone(&self.config.tenants[0].channels[0]), handoff: self.handoff };
+        let tenant = &self.config.tenants[0];
+        let channel = Arc::clone(&tenant.channels[0]);
+        let (account, policy) = (Arc::clone(&self.account), Arc::clone(&tenant.policy));
+        let payer = Payer { account, policy, kind: channel.kind };
+        let served = Served { channel, handoff: self.handoff, payer };
         let parts = RelayParts {
             inbox: inbox.clone(),
             channels: Arc::new(move |tenant, name| {
@@ -174,7 +189,7 @@ impl World {
     }
 }
 
-fn toml(chatwoot: &FakeChatwoot, llm: &FakeLlm, relay: &str, channel: &str) -> String {
+fn toml(chatwoot: &FakeChatwoot, llm: &FakeLlm, plans: &str, relay: &str, channel: &str) -> String {
     let world = chatwoot.world();
     format!(
         r#"
@@ -203,7 +218,7 @@ fn toml(chatwoot: &FakeChatwoot, llm: &FakeLlm, relay: &str, channel: &str) -> S
         system_prompt = "Answer."
         [[tenant]]
         id = "acme"
-        plans = ["app.business", "api.pro", "chatwoot.pro"]
+        plans = {plans}
         [[tenant.chatwoot]]
         channel = "main"
         url = "{}"
@@ -620,4 +635,42 @@ async fn a_human_who_comes_between_two_tries_of_a_post_silences_the_second() {
         assert_eq!(world.replies(key), Vec::<String>::new(), "{effect:?}");
         assert_eq!(world.turns("not_ours"), 1, "{effect:?}");
     }
+}
+
+/// What the account tells of one answer.
+fn told(account: &Account) -> Counts {
+    let deltas = account.drain().deltas;
+    let [Delta { key: AGENT_KEY, kind: Kind::Agent, model, counts, .. }] = deltas.as_slice() else {
+        panic!("{deltas:?}")
+    };
+    assert_eq!(&**model, "fake-model");
+    *counts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_a_managed_channel_are_measured_and_not_charged() {
+    let world = World::start().await;
+    let before = world.account.tokens_left();
+    let key = world.customer_says("Where is my parcel?").await;
+    world.until_replied(key, 1).await;
+    let counts = told(&world.account);
+    assert!(counts.input_tokens > 0 && counts.output_tokens > 0, "{counts:?}");
+    assert_eq!((counts.calls, counts.budget_tokens), (1, 0));
+    assert_eq!(world.account.tokens_left(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_the_tenant_s_own_chatwoot_are_paid_from_its_budget_until_it_is_spent() {
+    let plans = "[\"app.business\", \"selfhosted\"]\noverrides = { tokens_per_month = 2 }";
+    let world = World::start_on(plans, "", "", Settings::default()).await;
+    let key = world.customer_says("Where is my parcel?").await;
+    world.until_replied(key, 1).await;
+    let counts = told(&world.account);
+    assert_eq!(counts.budget_tokens, counts.input_tokens + counts.output_tokens);
+    assert_eq!(world.account.tokens_left(), Some(0), "more than there was is debt");
+    world.chatwoot.customer(key).says("And the other one?").unwrap();
+    world.until("open", |world| world.chatwoot.status(key) == Some(Status::Open)).await;
+    world.settled().await;
+    assert_eq!(world.llm.totals().started, 1, "no model is asked for what nobody pays");
+    assert!(world.notes(key)[0].contains("used up"), "{:?}", world.notes(key));
 }

@@ -9,6 +9,7 @@ const GROUPS: &[&[&str]] = &[
     &["parcel", "packag", "order", "purchas"],
     &["refund", "reimburs", "repay"],
     &["price", "cost", "fee", "charg"],
+    &["discount", "voucher", "coupon", "promo"],
     &["option", "method", "mean"],
     &["broken", "broke", "damag", "defect", "faulti"],
     &["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "weekend"],

@@ -112,6 +112,9 @@ const FILLERS: &[&str] = &[
     "forgotten",
     "oublie",
     "oublier",
+    "larger",
+    "bigger",
+    "smaller",
     // French
     "bonjour",
     "bonsoir",

@@ -1,11 +1,14 @@
 //! The model agent against the fake model, and against a server that answers whatever it is told.
 
+use proptest::prelude::*;
 use relais_loadtest::fakes::llm::{FakeLlm, Fault, FaultKind, Settings, ToolCall, UsageStyle};
 use serde_json::json;
 
 use super::*;
+use crate::chatwoot::text;
 use crate::config::LimitField;
 use crate::conversation::{Contact, Medium, Speaker, Utterance};
+use crate::handoff::{self, HandoffReason, Summary};
 use crate::http::resolve::Resolver;
 
 fn agent(base_url: &str, limit_field: LimitField) -> Arc<Agent> {
@@ -70,7 +73,8 @@ async fn a_question_goes_out_as_data_and_the_answer_comes_back_counted() {
     let model = OpenAi::new(&agent(&format!("{}/v1", fake.url()), LimitField::MaxTokens), client()).unwrap();
     let answered = ask(&model, WAIT).await.unwrap();
     assert_eq!(answered.answer, Answer::Reply { text: "It is on its way. x".to_owned(), sources: Vec::new() });
-    assert!(answered.tokens.input > 0 && answered.tokens.output > 0 && !answered.tokens.estimated);
+    let tokens = answered.tokens.unwrap();
+    assert!(tokens.input > 0 && tokens.output > 0 && !tokens.estimated);
 
     let calls = fake.calls();
     assert_eq!(calls.len(), 1, "asked once");
@@ -158,13 +162,16 @@ async fn a_failure_is_told_for_what_it_is_and_not_repeated_behind_our_back() {
 async fn tokens_nobody_told_are_estimated() {
     let fake = fake().await;
     let model = OpenAi::new(&agent(&format!("{}/v1", fake.url()), LimitField::MaxTokens), client()).unwrap();
-    for usage in [UsageStyle::Absent, UsageStyle::Negative] {
+    for usage in [UsageStyle::Absent, UsageStyle::Negative, UsageStyle::Huge] {
         fake.set(|behaviour| behaviour.usage = usage);
-        let tokens = ask(&model, WAIT).await.unwrap().tokens;
-        assert!(tokens.estimated && tokens.input > 100 && tokens.output > 0, "{tokens:?}");
+        let tokens = ask(&model, WAIT).await.unwrap().tokens.unwrap();
+        assert!(
+            tokens.estimated && (100..10_000).contains(&tokens.input) && (1..100).contains(&tokens.output),
+            "{tokens:?}"
+        );
     }
     fake.set(|behaviour| behaviour.usage = UsageStyle::Zero);
-    assert_eq!(ask(&model, WAIT).await.unwrap().tokens, TokenUse { input: 0, output: 0, estimated: false });
+    assert_eq!(ask(&model, WAIT).await.unwrap().tokens, Some(TokenUse::default()));
     fake.stop().await;
 }
 
@@ -201,4 +208,55 @@ fn a_key_that_cannot_be_sent_is_found_at_the_start() {
         Arc::make_mut(upstream).api_key = Some("two\nlines".into());
     }
     assert!(OpenAi::new(&Arc::new(broken), client()).is_err());
+}
+
+/// What a model could say to get at something: pieces that mean something to Liquid, Markdown, HTML or a terminal.
+fn hostile() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        3 => Just("{{contact.email}}".to_owned()),
+        1 => Just("{%raw%}".to_owned()),
+        3 => r"[{}%]{1,4}",
+        2 => Just("\u{0}".to_owned()),
+        1 => Just("\u{2060}".to_owned()),
+        1 => Just("\u{85}\r\u{1b}".to_owned()),
+        1 => Just("<think>".to_owned()),
+        1 => Just("</think>".to_owned()),
+        1 => Just("{![a](x)%".to_owned()),
+        1 => Just("{[](x){".to_owned()),
+        1 => Just("`".to_owned()),
+        1 => Just("é🙂. ".repeat(200)),
+        2 => r"\PC{0,20}",
+    ];
+    prop::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat())
+}
+
+fn assert_harmless(posted: &str) {
+    for pair in ["{{", "}}", "{%", "%}"] {
+        assert!(!posted.contains(pair), "{pair} in {posted:?}");
+    }
+    assert!(!posted.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')), "{posted:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// From a model's answer to what is posted of it: replies, and notes for the humans.
+    #[test]
+    fn whatever_a_model_answers_what_is_posted_runs_nothing(said in hostile(), cut_off: bool) {
+        let finish = if cut_off { "length" } else { "stop" };
+        let answer = json!({"choices": [{"message": {"content": said}, "finish_reason": finish}]});
+        if let Ok(Answered { answer: Answer::Reply { text, .. }, .. }) = read(&answer, 400) {
+            for medium in [Medium::Web, Medium::Instagram, Medium::Sms] {
+                text::split(&text, medium).iter().for_each(|part| assert_harmless(part));
+            }
+        }
+        let arguments = json!({"reason": said, "summary": said});
+        let call = json!({"tool_calls": [{"function": {"name": "handoff_to_human", "arguments": arguments}}]});
+        let answer = json!({"choices": [{"message": call}]});
+        let Answer::Handoff { reason, note } = read(&answer, 400).unwrap().answer else { panic!("no handoff") };
+        let (contact, note) = (Contact { name: Some(said), ..Contact::default() }, note.or(Some(reason)));
+        let summary = Summary { contact: &contact, history: &[], agent_note: note.as_deref(), sources: &[] };
+        let note = handoff::note(HandoffReason::AgentDecided, &summary);
+        assert_harmless(&text::outgoing(&note, text::CONTENT_CHARS_MAX));
+    }
 }

@@ -91,7 +91,13 @@ fn owners_are_told_apart_and_an_unknown_kind_is_no_error() {
     assert_eq!(owner(json!({"id": 5}), "AgentBot".into()), Assignee::Bot(5));
     assert_eq!(owner(json!({"id": 5, "type": "agent_bot"}), Value::Null), Assignee::Bot(5));
     assert_eq!(owner(json!({"id": 5}), "Captain::Assistant".into()), Assignee::Other);
-    assert_eq!(owner(json!("odd"), "User".into()), Assignee::None);
+    assert_eq!(owner(json!({"name": "Hans"}), "User".into()), Assignee::Other);
+    for odd in [json!("odd"), json!(12), json!(""), json!(false)] {
+        assert_eq!(owner(odd.clone(), "User".into()), Assignee::Unknown, "{odd}");
+        assert_eq!(owner(odd.clone(), Value::Null), Assignee::Unknown, "{odd}: not nobody's, and so not ours");
+    }
+    assert_eq!(owner(Value::Null, "User".into()), Assignee::Unknown);
+    assert_eq!(owner(Value::Null, Value::Null), Assignee::None);
     assert_eq!(with("/conversation/meta", Value::Null).conversation.assignee, Assignee::Unknown);
 }
 
@@ -103,6 +109,38 @@ fn odd_fields_are_unknown_and_spoil_nothing() {
     assert_eq!(with("/created_at", json!(false)).message.unwrap().created_at_ms, 0);
     assert_eq!(with("/created_at", json!(1_781_774_100)).message.unwrap().created_at_ms, 1_781_774_100_000);
     assert!(with("/conversation/messages", json!("x")).conversation.last_message.is_none());
+}
+
+#[test]
+fn an_odd_entry_of_a_list_leaves_the_others() {
+    assert_eq!(with("/conversation/labels", json!(["vip", 2, null, "new"])).conversation.labels, ["vip", "new"]);
+    let mut body = message_body();
+    body["attachments"] = json!(["odd", {"file_type": "audio", "transcribed_text": "I need help"}, 7]);
+    let values = json!([null, {"title": "Billing", "value": 1}, "odd", {"name": "order", "value": "A-1"}]);
+    body["content_attributes"] = json!({"submitted_values": values});
+    body["conversation"]["messages"] = json!([{"id": 90001, "message_type": 0}, "odd"]);
+    let read = event(&body);
+    let message = read.message.unwrap();
+    assert_eq!(message.submitted, ["Billing", "order: A-1"]);
+    assert_eq!(message.attachments.len(), 1);
+    assert_eq!(message.attachments[0].transcript.as_deref(), Some("I need help"));
+    assert_eq!(read.conversation.last_message.unwrap().id, 90001);
+}
+
+#[test]
+fn half_a_surrogate_pair_costs_one_character() {
+    for (written, expected) in [
+        (r"ok \ud83d", "ok \u{fffd}"),
+        (r"\ude42 ok", "\u{fffd} ok"),
+        (r"a\ud83d\ud83d\ude42b", "a\u{fffd}🙂b"),
+        (r"\ud83d\n\u00e9\\ud83d", "\u{fffd}\né\\ud83d"),
+        (r"\uD83Dé", "\u{fffd}é"),
+        (r"\ud83d\u0041", "\u{fffd}A"),
+    ] {
+        let body = message_body().to_string().replacen("\"content\":\"Hi\"", &format!("\"content\":\"{written}\""), 2);
+        let Parsed::Event(event) = parse(body.as_bytes()).unwrap() else { panic!("{written}") };
+        assert_eq!(event.message.unwrap().content.as_deref(), Some(expected), "{written}");
+    }
 }
 
 #[test]
