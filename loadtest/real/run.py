@@ -25,6 +25,7 @@ RESULTS = CACHE / "results.tsv"
 PHRASES = [
     *("Tell me about cats", "I love this shop", "What is the weather in", "Tell a long story"),
     *("Which teas do you sell", "I want to talk to a human", "when do you open", "in the afternoon"),
+    "Tell me all about your teas",
     "small tea shop",  # the agent's own prompt
 ]
 # A suite that hangs is a failure, not the end of the night.
