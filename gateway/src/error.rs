@@ -159,17 +159,20 @@ impl Error {
 
     /// The causes, joined, for the one log line.
     pub fn causes(&self) -> String {
-        let mut text = String::new();
-        let mut next: Option<&dyn StdError> = self.source.as_deref().map(|source| source as &dyn StdError);
-        while let Some(error) = next {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&error.to_string());
-            next = error.source();
-        }
-        text
+        self.source.as_deref().map(|source| chain(source)).unwrap_or_default()
     }
+}
+
+/// An error with its causes, for one log line.
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
 }
 
 impl fmt::Display for Error {

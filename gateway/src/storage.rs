@@ -25,6 +25,11 @@ pub enum StorageError {
     Io(PathBuf, #[source] io::Error),
 }
 
+/// Makes the data directory if it is missing. Only its owner may read what customers wrote.
+pub fn make_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
 fn process(id: &Option<u32>) -> String {
     id.map(|id| format!(" (process {id})")).unwrap_or_default()
 }
@@ -39,7 +44,7 @@ impl StorageLock {
     /// Takes the directory, made if missing. Waits as long for a gateway that is just stopping. Blocks.
     pub fn take(dir: &Path, wait: Duration) -> Result<Self, StorageError> {
         let failed = |error| StorageError::Io(dir.to_path_buf(), error);
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        make_dir(dir).map_err(failed)?;
         // Never removed: a removed file could be locked by two.
         let mut file = OpenOptions::new()
             .read(true)

@@ -18,6 +18,7 @@ use super::write::{Prune, Write, Written};
 use super::writer::{Board, Job};
 use super::{reader, schema};
 use crate::clock::Clock;
+use crate::error::chain;
 use crate::metrics::Metrics;
 
 /// How often it looks.
@@ -164,7 +165,7 @@ fn opened<'a>(connection: &'a mut Option<Connection>, dir: &std::path::Path) -> 
     if connection.is_none() {
         match schema::connect(dir) {
             Ok(open) => *connection = Some(open),
-            Err(error) => warn!(error = %super::chain(&error), "Inbox not opened for checkpoints."),
+            Err(error) => warn!(error = %chain(&error), "Inbox not opened for checkpoints."),
         }
     }
     connection.as_ref()

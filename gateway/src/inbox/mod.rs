@@ -40,6 +40,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::error::{Error, Reason, Retry};
 use crate::metrics::Metrics;
+use crate::storage;
 
 pub use reader::Loaded;
 pub use record::{
@@ -157,7 +158,7 @@ pub enum InboxError {
 impl Inbox {
     /// Opens or makes `inbox.db` in `dir`; checks it if it was not closed. Blocks: call it before serving.
     pub fn open(dir: &Path, limits: &config::Inbox, clock: Clock, metrics: Arc<Metrics>) -> Result<Self, InboxError> {
-        make_dir(dir).map_err(InboxError::Directory)?;
+        storage::make_dir(dir).map_err(InboxError::Directory)?;
         let mut connection = schema::connect(dir)?;
         schema::begin(&mut connection)?;
         let pending = reader::pending(&connection).map_err(InboxError::Open)?;
@@ -385,22 +386,4 @@ fn start_reader(dir: &Path) -> Result<mpsc::Sender<reader::Query>, InboxError> {
 
 fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, InboxError> {
     thread::Builder::new().name(name.to_owned()).spawn(body).map_err(InboxError::Thread)
-}
-
-/// Only its owner may read what customers wrote.
-fn make_dir(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-/// An error with its causes, for one log line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -16,6 +16,8 @@ use super::record::{
 use super::schema;
 use super::writer::Work;
 
+use crate::error::chain;
+
 /// A question to the tables; says whether the connection is still good.
 pub(super) type Query = Box<dyn FnOnce(&Connection) -> bool + Send>;
 
@@ -27,7 +29,7 @@ pub(super) fn run(dir: PathBuf, mut queue: mpsc::Receiver<Query>) {
         if connection.is_none() {
             match schema::connect_reader(&dir) {
                 Ok(opened) => connection = Some(opened),
-                Err(error) => tracing::warn!(error = %super::chain(&error), "Inbox not opened for reading."),
+                Err(error) => tracing::warn!(error = %chain(&error), "Inbox not opened for reading."),
             }
         }
         if let Some(open) = &connection

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use super::record::{ConversationKey, ConversationRow};
 use super::write::{Write, Written, apply};
 use super::{InboxError, schema};
+use crate::error::chain;
 use crate::metrics::Metrics;
 
 /// Between two tries to open a database that failed us.
@@ -230,7 +231,7 @@ impl Writer {
                 self.board.healthy.store(true, Ordering::SeqCst);
                 self.metrics.inbox.healthy.set(1);
             }
-            Err(error) => warn!(error = %super::chain(&error), "Inbox not opened again yet."),
+            Err(error) => warn!(error = %chain(&error), "Inbox not opened again yet."),
         }
         true
     }
@@ -247,7 +248,7 @@ fn reopened(dir: &std::path::Path) -> Result<Connection, InboxError> {
 
 fn mark_stopped(connection: &Connection) {
     if let Err(error) = schema::mark_stopped(connection) {
-        warn!(error = %super::chain(&error), "Inbox not marked as closed; it will be checked at the next start.");
+        warn!(error = %chain(&error), "Inbox not marked as closed; it will be checked at the next start.");
     }
 }
 

@@ -44,6 +44,7 @@ use tokio::sync::oneshot;
 use crate::admission::{Account, Counts, Journal, Kind};
 use crate::config;
 use crate::metrics::Metrics;
+use crate::storage;
 use crate::usage::batch::Shared;
 use crate::usage::writer::{Order, Question, Reader, Writer};
 
@@ -115,7 +116,7 @@ impl Ledger {
     /// Opens or makes `usage.db` in `dir`, and reads what it knows of every account into the journal. Blocks: before
     /// serving, and before accounts are made.
     pub fn open(dir: &Path, metrics: &Arc<Metrics>, limits: &config::Usage) -> Result<Self, LedgerError> {
-        make_dir(dir).map_err(LedgerError::Directory)?;
+        storage::make_dir(dir).map_err(LedgerError::Directory)?;
         let db = database::open(dir)?;
         let journal = Arc::new(Journal::default());
         journal.set_unledgered_max(limits.unledgered_tokens_max);
@@ -189,21 +190,4 @@ impl Ledger {
 
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, LedgerError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(LedgerError::Thread)
-}
-
-fn make_dir(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-/// An error with its causes, for one log line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -13,8 +13,9 @@ use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::admission::{Account, Counts};
+use crate::error::chain;
 use crate::usage::batch::{Batch, Shared, UsedBy};
-use crate::usage::{LedgerError, UsageRow, chain, database};
+use crate::usage::{LedgerError, UsageRow, database};
 
 /// Rows of one answer.
 pub(super) const ROWS_MAX: usize = 50_000;
