@@ -34,11 +34,15 @@ pub enum HandoffReason {
     Unsure,
     /// The agent decided so, in its own words.
     AgentDecided,
+    /// The customer had the last word for long, and no answer.
+    Unanswered,
+    /// Nothing has happened for long.
+    Idle,
 }
 
 impl HandoffReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::AskedFor,
         Self::DeliveryUnknown,
         Self::Undelivered,
@@ -47,6 +51,8 @@ impl HandoffReason {
         Self::AgentFailed,
         Self::Unsure,
         Self::AgentDecided,
+        Self::Unanswered,
+        Self::Idle,
     ];
 
     /// The metric label.
@@ -60,6 +66,8 @@ impl HandoffReason {
             Self::AgentFailed => "agent_failed",
             Self::Unsure => "unsure",
             Self::AgentDecided => "agent_decided",
+            Self::Unanswered => "unanswered",
+            Self::Idle => "idle",
         }
     }
 
@@ -79,6 +87,8 @@ impl HandoffReason {
             Self::AgentFailed => "The AI agent could not produce an answer.",
             Self::Unsure => "The AI agent does not know the answer.",
             Self::AgentDecided => "The AI agent decided to hand over.",
+            Self::Unanswered => "The customer's last message has had no answer for some time.",
+            Self::Idle => "Nothing has happened here for some time.",
         }
     }
 }

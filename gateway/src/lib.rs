@@ -57,6 +57,7 @@ use crate::inbox::{Inbox, InboxError};
 use crate::llm::upstream::Upstreams;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
+use crate::relay::sweep::{SweepHandle, SweepParts};
 use crate::relay::{Payer, RelayHandle, RelayParts, Served};
 use crate::server::{Listeners, Stop, Tls, TlsError, Worker};
 use crate::storage::{StorageError, StorageLock};
@@ -259,6 +260,7 @@ pub struct Running {
     workers: Vec<JoinHandle<()>>,
     background: Runtime,
     relay: Option<RelayHandle>,
+    sweeps: SweepHandle,
     access_log: AccessLogWriter,
     storage: StorageLock,
 }
@@ -320,9 +322,9 @@ fn serve(
         .enable_all()
         .build()
         .map_err(StartError::Thread)?;
-    let relay = {
+    let (relay, sweeps) = {
         let _in_background = background.enter();
-        RelayHandle::start(relay_parts(&gateway))
+        (RelayHandle::start(relay_parts(&gateway)), SweepHandle::start(sweep_parts(&gateway)))
     };
     background.spawn(forget_failures(Arc::clone(&gateway)));
     let address = |listener: &std::net::TcpListener, wanted| {
@@ -364,7 +366,7 @@ fn serve(
             .map_err(StartError::Thread)?;
         workers.push(worker);
     }
-    Ok(Running { gateway, public, admin, stop, workers, background, relay, access_log, storage })
+    Ok(Running { gateway, public, admin, stop, workers, background, relay, sweeps, access_log, storage })
 }
 
 /// Keeps what is known of wrong keys small. Ends with its runtime.
@@ -398,6 +400,21 @@ fn relay_parts(gateway: &Arc<Gateway>) -> RelayParts {
     }
 }
 
+/// What the sweeps work with.
+fn sweep_parts(gateway: &Arc<Gateway>) -> SweepParts {
+    let config = gateway.config();
+    let finder = Arc::clone(gateway);
+    SweepParts {
+        inbox: gateway.inbox.clone(),
+        channels: Arc::new(move || finder.store.channels()),
+        http: gateway.client.clone(),
+        clock: gateway.clock.clone(),
+        metrics: Arc::clone(&gateway.metrics),
+        limits: config.sweep.clone(),
+        chatwoot_wait: config.relay.chatwoot_wait,
+    }
+}
+
 impl Running {
     /// Stops: not ready, nothing new accepted, what is open finishes within the drain time. Returns when all is done.
     pub fn stop(self) {
@@ -409,6 +426,7 @@ impl Running {
                 tracing::error!("A worker thread panicked.");
             }
         }
+        drop(self.sweeps);
         // Turns that do not end in time are in the inbox, and go on after the next start.
         if let Some(relay) = self.relay {
             let drain = self.gateway.config().timeouts.drain;

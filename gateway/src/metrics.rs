@@ -156,6 +156,17 @@ pub struct RelayMetrics {
     pub handoffs_waiting: IntGauge,
 }
 
+/// The sweeps' handles.
+#[derive(Debug)]
+pub struct SweepMetrics {
+    /// Runs over one channel, by sweep (`missed`, `idle`) and outcome (`done`, `failed`).
+    pub runs: IntCounterVec,
+    /// Messages that a sweep found in pending conversations, by what became of them: `entered`, `known`, `too_old`.
+    pub missed: IntCounterVec,
+    /// Idle conversations, by what became of them: `resolved`, `handed_off`, `left`.
+    pub idle: IntCounterVec,
+}
+
 /// The upstreams' metrics, by upstream.
 #[derive(Debug)]
 pub struct UpstreamMetrics {
@@ -221,6 +232,8 @@ pub struct Metrics {
     pub inbox: InboxMetrics,
     /// The relay.
     pub relay: RelayMetrics,
+    /// The sweeps.
+    pub sweep: SweepMetrics,
 }
 
 /// Seconds, from 10 µs: what a gateway adds.
@@ -401,6 +414,26 @@ impl Metrics {
                 turns_running: gauge(r, "relais_turns_running", "Turns running.")?,
                 deferred: counter(r, "relais_turns_deferred_total", "Times a conversation was put off.")?,
                 handoffs_waiting: gauge(r, "relais_handoffs_waiting", "Handoffs decided and not done yet.")?,
+            },
+            sweep: SweepMetrics {
+                runs: counter_vec(
+                    r,
+                    "relais_sweeps_total",
+                    "Sweeps over a channel, by sweep and outcome.",
+                    &["sweep", "outcome"],
+                )?,
+                missed: counter_vec(
+                    r,
+                    "relais_missed_messages_total",
+                    "Messages found by a sweep, by what became of them.",
+                    &["result"],
+                )?,
+                idle: counter_vec(
+                    r,
+                    "relais_idle_conversations_total",
+                    "Idle conversations, by what became of them.",
+                    &["end"],
+                )?,
             },
             registry,
         })

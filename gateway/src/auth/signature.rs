@@ -124,6 +124,7 @@ mod tests {
             path_token: None,
             agent: Arc::new(Agent { id: "a".to_owned(), kind: AgentKind::Knowledge { dir: ".".into() } }),
             handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+            idle: crate::config::Idle::default(),
         })
     }
 

@@ -7,6 +7,8 @@
 //!
 //! `source_id` is never sent: a message that has one is taken for delivered and never reaches the channel.
 
+pub mod missed;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +41,8 @@ const PAGE_MESSAGES: usize = 100;
 pub struct Chatwoot {
     http: Client,
     channel: Arc<config::Channel>,
-    conversations: Arc<str>,
+    /// The account's address.
+    account: Arc<str>,
     wait: Duration,
     metrics: Arc<Metrics>,
 }
@@ -230,8 +233,8 @@ impl Chatwoot {
     pub fn new(http: Client, channel: Arc<config::Channel>, wait: Duration, metrics: Arc<Metrics>) -> Self {
         let base = channel.url.to_string();
         let base = base.trim_end_matches('/');
-        let conversations = format!("{base}/api/v1/accounts/{}/conversations", channel.account_id).into();
-        Self { http, channel, conversations, wait, metrics }
+        let account = format!("{base}/api/v1/accounts/{}", channel.account_id).into();
+        Self { http, channel, account, wait, metrics }
     }
 
     /// The channel this speaks to.
@@ -360,8 +363,13 @@ impl Chatwoot {
         body: Bytes,
         token: &SecretString,
     ) -> Result<Bytes, CallError> {
-        let path = format!("{}/{id}{path}", self.conversations);
-        let result = self.answer(Call { name, method, path, body, token }).await;
+        let path = format!("{}/conversations/{id}{path}", self.account);
+        self.counted(Call { name, method, path, body, token }).await
+    }
+
+    async fn counted(&self, call: Call<'_>) -> Result<Bytes, CallError> {
+        let name = call.name;
+        let result = self.answer(call).await;
         let outcome = result.as_ref().map_or_else(CallError::outcome, |_| "ok");
         self.metrics.relay.chatwoot_requests.with_label_values(&[name, outcome]).inc();
         result

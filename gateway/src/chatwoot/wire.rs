@@ -153,6 +153,8 @@ pub(super) struct RawConversation<'a> {
     messages: Vec<RawMessage<'a>>,
     #[serde(borrow, default, deserialize_with = "lenient")]
     last_non_activity_message: Option<Box<RawMessage<'a>>>,
+    #[serde(borrow, default)]
+    last_activity_at: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -297,6 +299,11 @@ impl RawConversation<'_> {
         self.account_id.or_else(|| self.account.as_ref()?.id)
     }
 
+    /// When anything last happened in it: Unix ms; 0 if not told.
+    pub(super) fn last_activity_ms(&self) -> i64 {
+        self.last_activity_at.map_or(0, |raw| unix_ms(raw.get()))
+    }
+
     /// The conversation; `None` if it has no number.
     pub(super) fn view(&self) -> Option<ConversationView> {
         let meta = self.meta.as_ref();
@@ -318,7 +325,7 @@ impl RawConversation<'_> {
     fn last_message(&self) -> Option<LastMessage> {
         let listed = self.messages.last();
         let last = self.last_non_activity_message.as_deref().or(listed)?;
-        Some(LastMessage { id: last.id?, turn: last.turn() })
+        Some(LastMessage { id: last.id?, from: last.from(), turn: last.turn() })
     }
 }
 

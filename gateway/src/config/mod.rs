@@ -55,6 +55,8 @@ pub struct Config {
     pub usage: Usage,
     /// Conversations.
     pub relay: Relay,
+    /// Looking after conversations that no delivery tells of.
+    pub sweep: Sweep,
     /// Which pages of a browser may call `/v1`.
     pub cors: Cors,
     /// What refusals look like.
@@ -270,6 +272,23 @@ pub struct Relay {
     pub history_max: usize,
 }
 
+/// `[sweep]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sweep {
+    /// Messages that no delivery brought are read unless they are older than this. Default 24 h; zero reads none.
+    pub missed_age_max: Duration,
+    /// They are read again when deliveries were refused and none has been for so long. Default 30 s.
+    pub missed_calm: Duration,
+    /// Conversations of a channel looked at in one run. Default 1,000.
+    pub conversations_max: usize,
+    /// Channels looked at side by side. Default 2.
+    pub channels_at_once: usize,
+    /// Idle conversations are looked for this often. Default 5 min.
+    pub idle_every: Duration,
+    /// Idle conversations of a channel that are ended in one run. Default 100.
+    pub idle_per_run_max: usize,
+}
+
 /// `[cors]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cors {
@@ -430,6 +449,28 @@ pub struct Channel {
     pub agent: Arc<Agent>,
     /// Notes and messages around a handoff.
     pub handoff: Handoff,
+    /// What becomes of a conversation in which nothing happens.
+    pub idle: Idle,
+}
+
+/// `tenant.chatwoot.idle`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Idle {
+    /// A pending conversation is idle after this. Default 1 h; none leaves it as it is.
+    pub after: Option<Duration>,
+    /// What becomes of it if nobody waits for an answer.
+    pub answered: IdleEnd,
+}
+
+/// What becomes of an idle conversation in which the customer does not wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IdleEnd {
+    /// It is resolved. The customer's next message brings it back to the agent.
+    #[default]
+    Resolve,
+    /// A human gets it.
+    Handoff,
 }
 
 /// What a customer reads when a human takes over, unless the operator wrote something else.

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Errors, Limits, Usage};
+use super::{Errors, IdleEnd, Limits, Usage};
 
 /// The configuration of a Relais gateway. Relative paths are relative to this file's directory. Where a text or a
 /// secret is asked for, `env:NAME` takes it from a variable of the environment and `file:PATH` from a file.
@@ -40,6 +40,8 @@ pub(super) struct RawConfig {
     pub(super) usage: Usage,
     /// Conversations.
     pub(super) relay: RawRelay,
+    /// Looking after conversations that no delivery tells of.
+    pub(super) sweep: RawSweep,
     /// Which pages of a browser may call `/v1`.
     pub(super) cors: RawCors,
     /// What refusals look like.
@@ -148,6 +150,31 @@ pub(super) struct RawTimeouts {
     /// Open requests and streams at shutdown.
     #[schemars(range(min = 0, max = 3_600_000))]
     pub(super) drain_ms: u64,
+}
+
+/// `[sweep]`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSweep {
+    /// After a start, and after deliveries were refused, messages that no delivery brought are read with the
+    /// channel's `user_token`, unless they are older than this. 0 reads none.
+    #[schemars(range(min = 0, max = 8_760))]
+    pub(super) missed_hours: u64,
+    /// After deliveries were refused they are read when none has been for so long.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub(super) missed_calm_ms: u64,
+    /// Conversations of a channel looked at in one run.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(super) conversations_max: usize,
+    /// Channels looked at side by side.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub(super) channels_at_once: usize,
+    /// Idle conversations are looked for this often.
+    #[schemars(range(min = 1_000, max = 86_400_000))]
+    pub(super) idle_every_ms: u64,
+    /// Idle conversations of a channel that are ended in one run.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(super) idle_per_run_max: usize,
 }
 
 /// `[inbox]`
@@ -439,6 +466,26 @@ pub(super) struct RawChannel {
     pub(super) agent: Option<String>,
     /// What happens around a handoff.
     pub(super) handoff: Option<RawHandoff>,
+    /// What becomes of a conversation in which nothing happens.
+    #[serde(default)]
+    pub(super) idle: RawIdle,
+}
+
+/// `tenant.chatwoot.idle`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawIdle {
+    /// A pending conversation is idle after this; 0 leaves it as it is.
+    #[schemars(range(min = 0, max = 525_600))]
+    pub(super) after_minutes: u64,
+    /// What becomes of it if nobody waits for an answer. If the customer does, a human gets it.
+    pub(super) answered: IdleEnd,
+}
+
+impl Default for RawIdle {
+    fn default() -> Self {
+        Self { after_minutes: 60, answered: IdleEnd::Resolve }
+    }
 }
 
 /// `tenant.chatwoot.handoff`
@@ -528,6 +575,19 @@ impl Default for RawRelay {
             chatwoot_wait_ms: 15_000,
             chatwoot_tries: 6,
             history_max: 40,
+        }
+    }
+}
+
+impl Default for RawSweep {
+    fn default() -> Self {
+        Self {
+            missed_hours: 24,
+            missed_calm_ms: 30_000,
+            conversations_max: 1_000,
+            channels_at_once: 2,
+            idle_every_ms: 300_000,
+            idle_per_run_max: 100,
         }
     }
 }

@@ -12,10 +12,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use tracing_subscriber::EnvFilter;
 
-use super::raw::{RawCors, RawInbox, RawListen, RawLog, RawLogFormat, RawRelay, RawRuntime, RawTimeouts, RawTls};
+use super::raw::{
+    RawCors, RawInbox, RawListen, RawLog, RawLogFormat, RawRelay, RawRuntime, RawSweep, RawTimeouts, RawTls,
+};
 use super::report::{Place, Report};
 use super::text::{self, Origin};
-use super::{Cors, Inbox, Listen, Log, Relay, Runtime, Timeouts, TlsFiles};
+use super::{Cors, Inbox, Listen, Log, Relay, Runtime, Sweep, Timeouts, TlsFiles};
 
 pub(super) fn listen(raw: RawListen, place: &Place<'_>, origin: Origin<'_>, report: &mut Report) -> Option<Listen> {
     let public = address(&raw.public, &place.key("public"), report);
@@ -125,6 +127,17 @@ pub(super) fn relay(raw: &RawRelay, place: &Place<'_>, report: &mut Report) -> R
         chatwoot_wait: Duration::from_millis(raw.chatwoot_wait_ms),
         chatwoot_tries: raw.chatwoot_tries,
         history_max: raw.history_max,
+    }
+}
+
+pub(super) fn sweep(raw: &RawSweep) -> Sweep {
+    Sweep {
+        missed_age_max: Duration::from_secs(raw.missed_hours.saturating_mul(3_600)),
+        missed_calm: Duration::from_millis(raw.missed_calm_ms),
+        conversations_max: raw.conversations_max,
+        channels_at_once: raw.channels_at_once,
+        idle_every: Duration::from_millis(raw.idle_every_ms),
+        idle_per_run_max: raw.idle_per_run_max,
     }
 }
 

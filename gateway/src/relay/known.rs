@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use super::idle::{self, CLOSED_BY_US};
 use crate::chatwoot::event::{
     self, Assignee, ConversationView, Event, EventKind, Message, Parsed, Sender, Status, TurnMark,
 };
@@ -62,6 +63,12 @@ pub(super) struct Known {
     pub(super) human_spoke: bool,
     /// The channel could not deliver a message of ours, says one of these deliveries.
     pub(super) undelivered: bool,
+    /// Noted as quiet when this was its newest message.
+    pub(super) idle: Option<u64>,
+    /// We resolved it, and nothing has happened since.
+    pub(super) closed_by_us: bool,
+    /// Who wrote the newest message, as Chatwoot told last.
+    pub(super) last_word: Option<Sender>,
     /// The newest message known to the newest snapshot applied.
     snapshot_message_id: u64,
 }
@@ -70,6 +77,7 @@ impl Known {
     /// What was known before these deliveries.
     pub(super) fn new(bot_id: u64, state: ConversationState) -> Self {
         Self {
+            closed_by_us: state.owner.as_deref() == Some(CLOSED_BY_US),
             bot_id,
             state,
             asks: Vec::new(),
@@ -81,6 +89,8 @@ impl Known {
             medium: Medium::default(),
             human_spoke: false,
             undelivered: false,
+            idle: None,
+            last_word: None,
             snapshot_message_id: 0,
         }
     }
@@ -90,6 +100,10 @@ impl Known {
         for stored in deliveries {
             self.last_seq = self.last_seq.max(stored.seq);
             self.seqs.push(stored.seq);
+            if stored.event == idle::EVENT {
+                self.idle = self.idle.max(idle::noted(&stored.body));
+                continue;
+            }
             match event::parse(&stored.body) {
                 Ok(Parsed::Event(event)) => self.event(stored, &event),
                 Ok(Parsed::Ignored(_)) => {}
@@ -168,19 +182,34 @@ impl Known {
             return;
         }
         self.snapshot_message_id = age;
+        // What was pending when a delivery was made may have been resolved by us since; Chatwoot's own word tells.
+        let closed = self.state.owner.as_deref() == Some(CLOSED_BY_US)
+            && view.status == Some(Status::Pending)
+            && view.assignee == Assignee::None;
         self.apply(view);
+        if closed {
+            self.state.owner = Some(CLOSED_BY_US.to_owned());
+        }
     }
 
     /// Applies what Chatwoot itself answered just now.
     pub(super) fn apply(&mut self, view: &ConversationView) {
         if let Some(last) = &view.last_message {
             self.state.seen_message_id = self.state.seen_message_id.max(last.id);
+            self.last_word = Some(last.from);
+        }
+        if view.medium != Medium::Other {
+            self.medium = view.medium;
         }
         if let Some(status) = view.status {
             self.state.status = Some(status.as_str().to_owned());
             if status != Status::Pending {
                 self.state.human_message_id = None;
             }
+        }
+        // What follows from our resolving it tells nothing new.
+        if self.state.owner.as_deref() == Some(CLOSED_BY_US) && view.status == Some(Status::Resolved) {
+            return;
         }
         let owner = match view.assignee {
             Assignee::None => "none",

@@ -9,6 +9,9 @@
 //! deliveries that ask nothing. Any failure that trying again cannot cure becomes a handoff, and a handoff that
 //! Chatwoot does not take stays in the inbox and is tried again until it does.
 //!
+//! `sweep` looks for what no delivery tells: messages that were missed, conversations gone quiet (which `idle` ends). It
+//! puts both into the inbox, so that they are work like any other.
+//!
 //! It does not verify or store deliveries: `ingress` does, and the two meet only in the inbox.
 
 mod dispatch;
@@ -17,6 +20,10 @@ mod turn;
 
 mod deliver;
 mod handover;
+
+mod idle;
+
+pub mod sweep;
 
 mod known;
 mod retry;

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::deliver::{Delivered, deliver, said};
 use super::handover::{self, Opened, hand_over};
+use super::idle::{self, Reopened};
 use super::known::NotOurs;
 use super::lane::{Conversation, Waited};
 use super::retry::Tries;
@@ -72,7 +73,10 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
         return resume(conversation, turn).await;
     }
     if conversation.known.asks().is_empty() {
-        return signals(conversation).await;
+        return match conversation.known.idle {
+            Some(message_id) => idle::settle(conversation, message_id).await,
+            None => signals(conversation).await,
+        };
     }
     let mut superseded = 0;
     loop {
@@ -80,7 +84,11 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
             return Ok(TurnEnd::Stopped);
         }
         if let Err(why) = conversation.known.ours() {
-            return leave(conversation, why).await;
+            match idle::reopen(conversation, why).await? {
+                Reopened::No => return leave(conversation, why).await,
+                Reopened::Yes => {}
+                Reopened::End(end) => return Ok(end),
+            }
         }
         let Some(_permits) = conversation.permits().await else { return Ok(TurnEnd::Stopped) };
         let running = conversation.relay.parts.metrics.relay.turns_running.clone();
@@ -120,7 +128,13 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
     match read_again(conversation).await? {
         Gate::Ours if may_start_over && conversation.known.asked_after(upto_seq) => return Ok(None),
         Gate::Ours => {}
-        Gate::NotOurs(why) => return leave(conversation, why).await.map(Some),
+        Gate::NotOurs(why) => {
+            return match idle::reopen(conversation, why).await? {
+                Reopened::No => leave(conversation, why).await.map(Some),
+                Reopened::Yes => Ok(None),
+                Reopened::End(end) => Ok(Some(end)),
+            };
+        }
         Gate::Gone => return conversation.finish("not_ours", i64::MAX, None, Vec::new()).await.map(Some),
         Gate::Later => {
             // The answer is kept, so that the agent need not be asked again when Chatwoot is back.
@@ -308,7 +322,7 @@ async fn signals(conversation: &mut Conversation) -> Result<TurnEnd, InboxError>
 }
 
 /// Not ours: everything asked so far ends here.
-async fn leave(conversation: &mut Conversation, why: NotOurs) -> Result<TurnEnd, InboxError> {
+pub(super) async fn leave(conversation: &mut Conversation, why: NotOurs) -> Result<TurnEnd, InboxError> {
     match show(conversation, why).await? {
         Some(end) => Ok(end),
         None => conversation.finish("not_ours", i64::MAX, None, Vec::new()).await,

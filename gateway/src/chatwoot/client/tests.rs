@@ -114,6 +114,7 @@ fn channel(address: SocketAddr, user_token: bool) -> Arc<config::Channel> {
         path_token: None,
         agent: Arc::new(Agent { id: "a".to_owned(), kind: AgentKind::Knowledge { dir: ".".into() } }),
         handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+        idle: config::Idle::default(),
     })
 }
 
@@ -142,7 +143,7 @@ async fn a_conversation_is_read_as_rest_shows_it() {
     assert_eq!((view.id, view.status, view.assignee), (12, Some(Status::Pending), Assignee::None));
     assert_eq!((view.medium, view.can_reply), (crate::conversation::Medium::Whatsapp, false));
     let turn = TurnMark { turn_id: "0192f0c0-0000-7000-8000-000000000001".parse().unwrap(), part: 1 };
-    assert_eq!(view.last_message, Some(LastMessage { id: 76, turn: Some(turn) }));
+    assert_eq!(view.last_message, Some(LastMessage { id: 76, from: Sender::Bot(5), turn: Some(turn) }));
     let arrived = server.last();
     assert_eq!((arrived.method.as_str(), arrived.token.as_str()), ("GET", "bot-token"));
     assert_eq!(arrived.path, "/api/v1/accounts/7/conversations/12");
@@ -305,7 +306,7 @@ async fn a_handoff_in_its_order_as_the_customer_and_the_humans_see_it() {
     // The bot may not read a conversation that a team has; the user's token reads it for us.
     let after = calls.conversation(id).await.unwrap();
     assert!(after.has_team && after.status == Some(Status::Open));
-    assert_eq!(after.last_message, Some(LastMessage { id: posted.message_id, turn: Some(mark) }));
+    assert_eq!(after.last_message, Some(LastMessage { id: posted.message_id, from: Sender::Bot(7), turn: Some(mark) }));
     let page = calls.messages_after(id, 0).await.unwrap().unwrap();
     assert!(page.messages.iter().any(|message| message.turn == Some(mark)));
     assert!(page.messages.iter().any(|message| message.private && message.content.as_deref() == Some("Who and what.")));

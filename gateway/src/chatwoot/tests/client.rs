@@ -86,6 +86,7 @@ fn channel(url: &str) -> Channel {
         path_token: None,
         agent: Arc::new(Agent { id: "faq".to_owned(), kind: AgentKind::Knowledge { dir: "knowledge".into() } }),
         handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+        idle: crate::config::Idle::default(),
     }
 }
 
@@ -96,7 +97,7 @@ async fn a_conversation_is_read() {
     assert_eq!((view.id, view.status, view.assignee), (stage.id(), Some(Status::Pending), Assignee::None));
     assert_eq!((view.medium, view.can_reply, view.has_team), (Medium::Web, true, false));
     let last = stage.fake.seen_by_customer(stage.key).last().unwrap().message_id;
-    assert_eq!(view.last_message, Some(LastMessage { id: last, turn: None }));
+    assert_eq!(view.last_message, Some(LastMessage { id: last, from: Sender::Customer, turn: None }));
     assert!(view.contact.name.is_some());
     assert_eq!(stage.counted("conversation", "ok"), 1);
 }
@@ -139,7 +140,7 @@ async fn a_post_is_ours_marked_and_left_as_it_was_typed() {
     assert_eq!(stored.message(message_id).unwrap().source_id, None);
 
     let view = stage.client(WAIT).conversation(stage.id()).await.unwrap();
-    assert_eq!(view.last_message, Some(LastMessage { id: message_id, turn: Some(MARK) }));
+    assert_eq!(view.last_message, Some(LastMessage { id: message_id, from: Sender::Bot(7), turn: Some(MARK) }));
 }
 
 #[tokio::test]
