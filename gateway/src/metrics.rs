@@ -144,6 +144,9 @@ pub struct RelayMetrics {
     pub handoffs: IntCounterVec,
     /// Calls to Chatwoot, by call and outcome.
     pub chatwoot_requests: IntCounterVec,
+    /// What became of calls to Chatwoot in their installation's budget, by call and result: `at_once`, `waited`,
+    /// `no_room` (not sent), `dropped` (a courtesy, not sent), `throttled` (sent, and turned away by Chatwoot).
+    pub chatwoot_budget: IntCounterVec,
     /// Tries of an agent, by kind and outcome.
     pub agent_requests: IntCounterVec,
     /// Conversations with work.
@@ -390,6 +393,12 @@ impl Metrics {
                     "relais_chatwoot_requests_total",
                     "Calls to Chatwoot, by call and outcome.",
                     &["call", "outcome"],
+                )?,
+                chatwoot_budget: counter_vec(
+                    r,
+                    "relais_chatwoot_budget_total",
+                    "Calls to Chatwoot in the budget of their installation, by call and result.",
+                    &["call", "result"],
                 )?,
                 agent_requests: counter_vec(
                     r,

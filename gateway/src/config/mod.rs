@@ -25,6 +25,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -266,6 +267,12 @@ pub struct Relay {
     pub chatwoot_wait: Duration,
     /// Tries of one call to a Chatwoot before a human takes over. Default 6.
     pub chatwoot_tries: u32,
+    /// Calls a minute to one Chatwoot, all tenants there together. Chatwoot takes 3,000 from one address, of which
+    /// an operator may leave a part to others behind it. Default 2,400; a sixth of it may come at once.
+    pub chatwoot_calls_per_minute: NonZeroU32,
+    /// How long nobody calls a Chatwoot that answered 429 without saying how long; twice that if it does so again,
+    /// and so on. Default 500 ms.
+    pub chatwoot_pause: Duration,
     /// Messages of a conversation given to the agent. Default 40.
     pub history_max: usize,
 }

@@ -202,6 +202,12 @@ pub(super) struct RawRelay {
     /// Tries of one call to a Chatwoot before a human takes over.
     #[schemars(range(min = 1, max = 100))]
     pub(super) chatwoot_tries: u32,
+    /// Calls a minute to one Chatwoot, all tenants there together; a sixth of it may come at once.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub(super) chatwoot_calls_per_minute: u32,
+    /// Nobody calls a Chatwoot for so long after it answered 429, and twice as long each time it does so again.
+    #[schemars(range(min = 1, max = 60_000))]
+    pub(super) chatwoot_pause_ms: u64,
     /// Messages of a conversation given to the agent.
     #[schemars(range(min = 1, max = 10_000))]
     pub(super) history_max: usize,
@@ -527,6 +533,8 @@ impl Default for RawRelay {
             agent_tries: 3,
             chatwoot_wait_ms: 15_000,
             chatwoot_tries: 6,
+            chatwoot_calls_per_minute: 2_400,
+            chatwoot_pause_ms: 500,
             history_max: 40,
         }
     }

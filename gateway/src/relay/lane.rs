@@ -130,8 +130,7 @@ async fn step(
         parts.inbox.defer(row, until).await?;
         return Ok(Some(TurnEnd::Later(NO_CHANNEL_PAUSE)));
     };
-    let wait = parts.limits.chatwoot_wait;
-    let client = Chatwoot::new(parts.http.clone(), Arc::clone(&channel), wait, Arc::clone(&parts.metrics));
+    let client = relay.chatwoot(&channel);
     let mut known = Known::new(channel.bot_id, loaded.state);
     known.read(&loaded.deliveries);
     let mut conversation = Conversation {

@@ -35,6 +35,8 @@ use tokio::task::JoinHandle;
 
 use crate::admission::{Account, Use};
 use crate::agent::{Agents, TokenUse};
+use crate::chatwoot::client::Chatwoot;
+use crate::chatwoot::installation::{CallLimits, Installations};
 use crate::clock::Clock;
 use crate::config;
 use crate::http::client::Client;
@@ -107,10 +109,21 @@ pub struct RelayParts {
 /// What every lane shares.
 struct Relay {
     parts: RelayParts,
+    /// The Chatwoots we call, and how much each takes.
+    installations: Installations,
     /// Turns running at once.
     turns: Arc<Semaphore>,
     /// True once the relay is stopping.
     stop: watch::Receiver<bool>,
+}
+
+impl Relay {
+    /// A channel's calls, out of its installation's budget.
+    fn chatwoot(&self, channel: &Arc<config::Channel>) -> Chatwoot {
+        let RelayParts { http, metrics, limits, .. } = &self.parts;
+        let installation = self.installations.at(&channel.url);
+        Chatwoot::new(http.clone(), Arc::clone(channel), installation, limits.chatwoot_wait, Arc::clone(metrics))
+    }
 }
 
 /// A running relay. Dropping it stops taking new turns, without waiting for those that run.
@@ -125,7 +138,10 @@ impl RelayHandle {
         let work = parts.inbox.take_work()?;
         let (stop, stopped) = watch::channel(false);
         let turns = Arc::new(Semaphore::new(parts.limits.turns_max.max(1)));
-        let relay = Arc::new(Relay { parts, turns, stop: stopped });
+        let calls =
+            CallLimits { per_minute: parts.limits.chatwoot_calls_per_minute, pause: parts.limits.chatwoot_pause };
+        let installations = Installations::new(calls, parts.clock.clone());
+        let relay = Arc::new(Relay { parts, installations, turns, stop: stopped });
         Some(Self { stop, dispatch: tokio::spawn(dispatch::run(relay, work)) })
     }
 

@@ -205,6 +205,8 @@ fn toml(chatwoot: &FakeChatwoot, llm: &FakeLlm, plans: &str, relay: &str, channe
         agent_tries = 2
         chatwoot_wait_ms = 700
         chatwoot_tries = 4
+        chatwoot_calls_per_minute = 1000000
+        chatwoot_pause_ms = 20
         {relay}
         [[upstream]]
         name = "main"
