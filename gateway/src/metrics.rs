@@ -142,6 +142,8 @@ pub struct RelayMetrics {
     pub turn: Histogram,
     /// Handoffs by reason.
     pub handoffs: IntCounterVec,
+    /// Conversations that went round in a circle and were stopped, by sign: `turns`, `status`.
+    pub loops: IntCounterVec,
     /// Calls to Chatwoot, by call and outcome.
     pub chatwoot_requests: IntCounterVec,
     /// What became of calls to Chatwoot in their installation's budget, by call and result: `at_once`, `waited`,
@@ -388,6 +390,12 @@ impl Metrics {
                     &WAIT_BUCKETS,
                 )?,
                 handoffs: counter_vec(r, "relais_handoffs_total", "Handoffs to a human, by reason.", &["reason"])?,
+                loops: counter_vec(
+                    r,
+                    "relais_loops_total",
+                    "Conversations that went round in a circle and were stopped, by what showed it.",
+                    &["sign"],
+                )?,
                 chatwoot_requests: counter_vec(
                     r,
                     "relais_chatwoot_requests_total",

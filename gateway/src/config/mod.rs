@@ -273,6 +273,13 @@ pub struct Relay {
     /// How long nobody calls a Chatwoot that answered 429 without saying how long; twice that if it does so again,
     /// and so on. Default 500 ms.
     pub chatwoot_pause: Duration,
+    /// A conversation goes round in a circle, and a human gets it, if within this time it has so many turns or
+    /// changes of status. Default 5 minutes.
+    pub loop_window: Duration,
+    /// So many turns. Default 20.
+    pub loop_turns_max: u64,
+    /// So many changes of status, whoever's. Default 10.
+    pub loop_flips_max: u64,
     /// Messages of a conversation given to the agent. Default 40.
     pub history_max: usize,
 }

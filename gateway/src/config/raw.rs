@@ -208,6 +208,16 @@ pub(super) struct RawRelay {
     /// Nobody calls a Chatwoot for so long after it answered 429, and twice as long each time it does so again.
     #[schemars(range(min = 1, max = 60_000))]
     pub(super) chatwoot_pause_ms: u64,
+    /// A conversation is taken for going round in a circle, and given to a human, if within this time it has
+    /// `loop_turns_max` turns or `loop_flips_max` changes of status.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    pub(super) loop_window_ms: u64,
+    /// So many turns of ours are a circle.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) loop_turns_max: u64,
+    /// So many changes of status are a circle.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) loop_flips_max: u64,
     /// Messages of a conversation given to the agent.
     #[schemars(range(min = 1, max = 10_000))]
     pub(super) history_max: usize,
@@ -535,6 +545,9 @@ impl Default for RawRelay {
             chatwoot_tries: 6,
             chatwoot_calls_per_minute: 2_400,
             chatwoot_pause_ms: 500,
+            loop_window_ms: 300_000,
+            loop_turns_max: 20,
+            loop_flips_max: 10,
             history_max: 40,
         }
     }

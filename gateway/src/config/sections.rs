@@ -126,6 +126,9 @@ pub(super) fn relay(raw: &RawRelay, place: &Place<'_>, report: &mut Report) -> R
         chatwoot_tries: raw.chatwoot_tries,
         chatwoot_calls_per_minute: NonZeroU32::new(raw.chatwoot_calls_per_minute).unwrap_or(NonZeroU32::MIN),
         chatwoot_pause: Duration::from_millis(raw.chatwoot_pause_ms),
+        loop_window: Duration::from_millis(raw.loop_window_ms),
+        loop_turns_max: raw.loop_turns_max,
+        loop_flips_max: raw.loop_flips_max,
         history_max: raw.history_max,
     }
 }

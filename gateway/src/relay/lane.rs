@@ -250,6 +250,13 @@ impl Conversation {
         Ok(TurnEnd::Done)
     }
 
+    /// Leaves the conversation alone for a while. What is left of it is in the inbox.
+    pub(super) async fn rest(&self, wait: Duration) -> Result<TurnEnd, InboxError> {
+        let parts = &self.relay.parts;
+        parts.inbox.defer(self.row, parts.clock.now_ms().saturating_add(millis(wait))).await?;
+        Ok(TurnEnd::Later(wait))
+    }
+
     /// Puts the conversation off: Chatwoot cannot be used now. What is left of it is in the inbox.
     pub(super) async fn put_off(&self, turn: Option<&OpenTurn>) -> Result<TurnEnd, InboxError> {
         let parts = &self.relay.parts;
@@ -259,7 +266,6 @@ impl Conversation {
             "Chatwoot cannot be used; the conversation is put off."
         );
         parts.metrics.relay.deferred.inc();
-        parts.inbox.defer(self.row, parts.clock.now_ms().saturating_add(millis(wait))).await?;
-        Ok(TurnEnd::Later(wait))
+        self.rest(wait).await
     }
 }

@@ -3,7 +3,7 @@
 //! `dispatch` hears of work and gives each conversation one `lane`; a lane takes one `turn` after the other; a turn
 //! waits for the burst to end, asks the agent and has `deliver` post the answer once. What a conversation's deliveries
 //! mean is `known`; how long to wait before trying again is `retry`. Everything a turn must remember is in the inbox
-//! before it matters, so a restart is the same work done again on what is left there.
+//! before it matters, so a restart is the same work done again on what is left there. `breaker` ends what goes round in circles.
 //!
 //! Outcomes are `replied`, `handed_off`, `superseded` (the message joined a newer turn) and `not_ours`; `signal` ends
 //! deliveries that ask nothing. Any failure that trying again cannot cure becomes a handoff, and a handoff that
@@ -15,6 +15,7 @@ mod dispatch;
 mod lane;
 mod turn;
 
+mod breaker;
 mod deliver;
 mod handover;
 

@@ -14,6 +14,7 @@ use tokio::pin;
 use tracing::warn;
 use uuid::Uuid;
 
+use super::breaker::{Circle, circle};
 use super::deliver::{Delivered, deliver, said};
 use super::handover::{self, Opened, hand_over};
 use super::known::NotOurs;
@@ -103,7 +104,11 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
     let upto_seq = conversation.known.last_seq;
     let turn = Uuid::now_v7();
     let asked = match conversation.known.ours() {
-        Ok(()) => ask(conversation, upto_seq, may_start_over).await?,
+        Ok(()) => match circle(conversation).await? {
+            Circle::None => ask(conversation, upto_seq, may_start_over).await?,
+            Circle::Found => Asked::Handoff(HandoffReason::Looping, None),
+            Circle::Resting(left) => return conversation.rest(left).await.map(Some),
+        },
         Err(why) => Asked::NotOurs(why),
     };
     let reply = match asked {
@@ -327,6 +332,16 @@ async fn show(conversation: &mut Conversation, why: NotOurs) -> Result<Option<Tu
         Gate::Stopped => return Ok(Some(TurnEnd::Stopped)),
         Gate::NotOurs(NotOurs::HumanHidden) => {}
         Gate::Ours | Gate::NotOurs(_) | Gate::Gone => return Ok(None),
+    }
+    match circle(conversation).await? {
+        Circle::None => {}
+        Circle::Found => {
+            let upto_seq = conversation.known.last_seq;
+            let reason = HandoffReason::Looping;
+            return hand_over(conversation, Uuid::now_v7(), upto_seq, reason, None).await.map(Some);
+        }
+        // Opening it is what is undone each time, and the note that says so is there.
+        Circle::Resting(_) => return Ok(None),
     }
     match handover::open(conversation).await {
         Opened::Done | Opened::Gone => Ok(None),

@@ -27,6 +27,8 @@ use tempfile::TempDir;
 
 use crate::support::{DEADLINE, config};
 
+mod loops;
+
 /// What the model says, unless told otherwise.
 const ANSWER: &str = "It is on its way.";
 
