@@ -136,7 +136,10 @@ pub struct InboxMetrics {
 /// The relay's handles.
 #[derive(Debug)]
 pub struct RelayMetrics {
-    /// Turns by outcome: `replied`, `handed_off`, `superseded`, `not_ours`.
+    /// Customers' messages by outcome: `replied`, `handed_off`, `superseded` (answered together with a newer one, or
+    /// deleted), `not_ours`.
+    pub messages: IntCounterVec,
+    /// Turns by outcome: `replied`, `handed_off`, `superseded` (stopped for a newer message), `not_ours`.
     pub turns: IntCounterVec,
     /// From the burst's last message to the outcome. Seconds.
     pub turn: Histogram,
@@ -382,6 +385,7 @@ impl Metrics {
                 )?,
             },
             relay: RelayMetrics {
+                messages: counter_vec(r, "relais_messages_total", "Customers' messages by outcome.", &["outcome"])?,
                 turns: counter_vec(r, "relais_turns_total", "Turns by outcome.", &["outcome"])?,
                 turn: histogram(
                     r,

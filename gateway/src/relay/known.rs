@@ -41,6 +41,22 @@ pub(super) enum NotOurs {
     OtherBot,
 }
 
+/// How deliveries end.
+pub(super) const NOT_OURS: &str = "not_ours";
+/// Answered together with something newer, or taken back.
+pub(super) const SUPERSEDED: &str = "superseded";
+/// Asks nothing.
+pub(super) const SIGNAL: &str = "signal";
+
+/// What ends with a turn.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ending {
+    /// Deliveries, each with its outcome.
+    pub(super) deliveries: Vec<(i64, &'static str)>,
+    /// The newest message that was asked in them.
+    pub(super) answered_message_id: u64,
+}
+
 /// A conversation as its deliveries tell it.
 #[derive(Debug)]
 pub(super) struct Known {
@@ -49,6 +65,8 @@ pub(super) struct Known {
     /// What the customer asked, as it came. Messages may come late, and a submitted form is an update of our own,
     /// older message: so what is new is told by the delivery, never by the message's id.
     asks: Vec<Ask>,
+    /// Deliveries that asked something which has been deleted since.
+    retracted: Vec<i64>,
     /// New lines of the transcript.
     lines: BTreeMap<u64, Line>,
     /// Our own messages that were seen at Chatwoot.
@@ -73,6 +91,7 @@ impl Known {
             bot_id,
             state,
             asks: Vec::new(),
+            retracted: Vec::new(),
             lines: BTreeMap::new(),
             echoes: Vec::new(),
             seqs: Vec::new(),
@@ -130,7 +149,11 @@ impl Known {
             Sender::Bot(_) | Sender::Captain | Sender::Automation | Sender::Template => return,
         };
         match voice {
-            Voice::Customer if message.deleted => self.asks.retain(|ask| ask.message_id != message.id),
+            Voice::Customer if message.deleted => {
+                let gone = self.asks.iter().filter(|ask| ask.message_id == message.id).map(|ask| ask.seq);
+                self.retracted.extend(gone);
+                self.asks.retain(|ask| ask.message_id != message.id);
+            }
             Voice::Customer if kind == EventKind::MessageCreated => {
                 self.ask(stored, message.id, text.clone(), unreadable(message));
             }
@@ -228,12 +251,26 @@ impl Known {
         self.echoes.iter().find(|(seen, _)| *seen == mark).map(|(_, message_id)| *message_id)
     }
 
-    /// Deliveries that end with a turn that answers those up to `upto_seq`: all but what was asked later. Also the
-    /// newest message that ends with them.
-    pub(super) fn ending(&self, upto_seq: i64) -> (Vec<i64>, u64) {
-        let later = |seq: &i64| self.asks.iter().any(|ask| ask.seq == *seq && ask.seq > upto_seq);
-        let ended = self.asks.iter().filter(|ask| ask.seq <= upto_seq).map(|ask| ask.message_id).max();
-        (self.seqs.iter().copied().filter(|seq| !later(seq)).collect(), ended.unwrap_or(0))
+    /// Deliveries that end with a turn that answers those up to `upto_seq`: all but what was asked later. Each with
+    /// its own outcome: the newest thing asked has the turn's, what was answered together with it is superseded by
+    /// it, and what asks nothing is a signal. What nobody of us answers is not ours, all of it.
+    pub(super) fn ending(&self, outcome: &'static str, upto_seq: i64) -> Ending {
+        let newest = self.asks.iter().map(|ask| ask.seq).filter(|seq| *seq <= upto_seq).max();
+        let of = |seq: i64| {
+            if self.retracted.contains(&seq) {
+                return Some(SUPERSEDED);
+            }
+            if !self.asks.iter().any(|ask| ask.seq == seq) {
+                return Some(SIGNAL);
+            }
+            let own = outcome == NOT_OURS || Some(seq) == newest;
+            (seq <= upto_seq).then_some(if own { outcome } else { SUPERSEDED })
+        };
+        let answered = self.asks.iter().filter(|ask| ask.seq <= upto_seq);
+        Ending {
+            deliveries: self.seqs.iter().filter_map(|seq| Some((*seq, of(*seq)?))).collect(),
+            answered_message_id: answered.map(|ask| ask.message_id).max().unwrap_or(0),
+        }
     }
 
     /// New lines, in order.

@@ -5,8 +5,9 @@
 //! mean is `known`; how long to wait before trying again is `retry`. Everything a turn must remember is in the inbox
 //! before it matters, so a restart is the same work done again on what is left there. `breaker` ends what goes round in circles.
 //!
-//! Outcomes are `replied`, `handed_off`, `superseded` (the message joined a newer turn) and `not_ours`; `signal` ends
-//! deliveries that ask nothing. Any failure that trying again cannot cure becomes a handoff, and a handoff that
+//! The outcomes of a message are `replied`, `handed_off`, `superseded` (a newer one was answered together with it, in
+//! the same turn, or it was deleted) and `not_ours`; `signal` ends deliveries that ask nothing. A turn is
+//! `superseded` when a newer message stopped it. Any failure that trying again cannot cure becomes a handoff, and a handoff that
 //! Chatwoot does not take stays in the inbox and is tried again until it does.
 //!
 //! It does not verify or store deliveries: `ingress` does, and the two meet only in the inbox.

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::breaker::{Circle, circle};
 use super::deliver::{Delivered, deliver, said};
 use super::handover::{self, Opened, hand_over};
-use super::known::NotOurs;
+use super::known::{NOT_OURS, NotOurs, SIGNAL, SUPERSEDED};
 use super::lane::{Conversation, Waited};
 use super::retry::Tries;
 use crate::agent::{Answer, Question};
@@ -92,7 +92,7 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
             Some(end) => return Ok(end),
             None => {
                 superseded += 1;
-                conversation.relay.parts.metrics.relay.turns.with_label_values(&["superseded"]).inc();
+                conversation.relay.parts.metrics.relay.turns.with_label_values(&[SUPERSEDED]).inc();
             }
         }
     }
@@ -126,7 +126,7 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
         Gate::Ours if may_start_over && conversation.known.asked_after(upto_seq) => return Ok(None),
         Gate::Ours => {}
         Gate::NotOurs(why) => return leave(conversation, why).await.map(Some),
-        Gate::Gone => return conversation.finish("not_ours", i64::MAX, None, Vec::new()).await.map(Some),
+        Gate::Gone => return conversation.finish(NOT_OURS, i64::MAX, None, Vec::new()).await.map(Some),
         Gate::Later => {
             // The answer is kept, so that the agent need not be asked again when Chatwoot is back.
             let planned = plan(conversation, turn, upto_seq, None, replies(conversation, &reply), false).await?;
@@ -274,7 +274,7 @@ async fn cut_short(conversation: &mut Conversation, turn: &OpenTurn, why: NotOur
         return Ok(end);
     }
     let begun = turn.posts.iter().any(|post| matches!(post.state, PostState::Posted(_)));
-    let outcome = if begun { "replied" } else { "not_ours" };
+    let outcome = if begun { "replied" } else { NOT_OURS };
     conversation.finish(outcome, turn.upto_seq, Some(turn.id), said(turn)).await
 }
 
@@ -309,14 +309,14 @@ async fn signals(conversation: &mut Conversation) -> Result<TurnEnd, InboxError>
     {
         return Ok(end);
     }
-    conversation.finish("signal", i64::MAX, None, Vec::new()).await
+    conversation.finish(SIGNAL, i64::MAX, None, Vec::new()).await
 }
 
 /// Not ours: everything asked so far ends here.
 async fn leave(conversation: &mut Conversation, why: NotOurs) -> Result<TurnEnd, InboxError> {
     match show(conversation, why).await? {
         Some(end) => Ok(end),
-        None => conversation.finish("not_ours", i64::MAX, None, Vec::new()).await,
+        None => conversation.finish(NOT_OURS, i64::MAX, None, Vec::new()).await,
     }
 }
 

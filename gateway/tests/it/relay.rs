@@ -177,6 +177,10 @@ impl World {
         self.metrics.relay.turns.with_label_values(&[outcome]).get()
     }
 
+    fn messages(&self, outcome: &str) -> u64 {
+        self.metrics.relay.messages.with_label_values(&[outcome]).get()
+    }
+
     fn lanes(&self) -> i64 {
         self.metrics.relay.lanes.get()
     }
@@ -309,6 +313,7 @@ async fn a_burst_is_one_question() {
     world.settled().await;
     assert_eq!((world.replies(key).len(), world.llm.totals().finished), (1, 1));
     assert!(world.llm.calls()[0].body.contains("I have a question"));
+    assert_eq!((world.messages("superseded"), world.messages("replied"), world.turns("replied")), (2, 1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -322,6 +327,7 @@ async fn a_newer_message_starts_the_turn_over_with_both() {
     world.until_replied(key, 1).await;
     world.settled().await;
     assert_eq!((world.turns("superseded"), world.turns("replied"), world.replies(key).len()), (1, 1, 1));
+    assert_eq!((world.messages("superseded"), world.messages("replied")), (1, 1));
     let totals = world.llm.totals();
     assert_eq!((totals.client_left, totals.finished), (1, 1), "the first call was not cancelled");
 }
