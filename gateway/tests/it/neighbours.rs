@@ -1,4 +1,4 @@
-//! Two tenants behind one Chatwoot: what they share, and that neither pays for the other.
+//! Tenants behind one Chatwoot: what they share, and that none pays for another.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::support::{DEADLINE, Gateway, toml};
 
 const ANSWER: &str = "Tomorrow.";
 
-/// A Chatwoot with two bots, each in an inbox of its own and each a tenant's, and the gateway between.
+/// A Chatwoot with three bots, each in an inbox of its own and each a tenant's, and the gateway between.
 struct World {
     chatwoot: FakeChatwoot,
-    /// The model that both ask.
+    /// The model that all ask.
     llm: FakeLlm,
     gateway: Gateway,
-    /// Inboxes of `acme` and of `blue`.
-    inboxes: [u64; 2],
+    /// Inboxes of `acme`, `blue` and `cyan`.
+    inboxes: [u64; 3],
 }
 
 impl World {
@@ -28,12 +28,12 @@ impl World {
         let behaviour =
             Behaviour { answer: Some(ANSWER.to_owned()), first_byte_ms: model_waits_ms, ..Behaviour::default() };
         let llm = FakeLlm::start(LlmSettings { behaviour, ..LlmSettings::default() }).await.unwrap();
-        let bot = chatwoot.add_bot("Blue", "");
-        let inbox = chatwoot.add_inbox("Blue", "Channel::WebWidget", false);
-        chatwoot.attach_bot(inbox, bot);
-        let (token, secret) = chatwoot.bot_credentials(bot).unwrap();
-        let channel = |bot_id, token: &str, secret: &str| {
+        let (blue, blue_inbox) = bot(&chatwoot, "blue");
+        let (cyan, cyan_inbox) = bot(&chatwoot, "cyan");
+        let channel = |bot_id| {
             let (url, account_id) = (chatwoot.url(), chatwoot.world().account_id);
+            let (token, secret) = chatwoot.bot_credentials(bot_id).unwrap();
+            let secret = secret.unwrap();
             format!(
                 r#"
                 [[tenant.chatwoot]]
@@ -54,6 +54,10 @@ impl World {
             id = "blue"
             plans = ["app.business", "api.pro", "chatwoot.pro"]
             {}
+            [[tenant]]
+            id = "cyan"
+            plans = ["app.business", "api.pro", "chatwoot.pro"]
+            {}
             [[agent]]
             id = "default"
             kind = "openai"
@@ -65,13 +69,16 @@ impl World {
             burst_max_ms = 0
             {relay}
             "#,
-            channel(chatwoot.world().bot_id, "fake-bot-token", "fake-bot-secret"),
-            channel(bot, &token, &secret.unwrap()),
+            channel(chatwoot.world().bot_id),
+            channel(blue),
+            channel(cyan),
         );
         let gateway = Gateway::start(&toml(&llm.url(), "", &more));
         chatwoot.set_outgoing_url(&format!("http://{}/chatwoot/acme", gateway.public()));
-        chatwoot.set_bot_url(bot, &format!("http://{}/chatwoot/blue", gateway.public()));
-        let inboxes = [chatwoot.world().chatwoot_inbox_id, inbox];
+        for (bot, tenant) in [(blue, "blue"), (cyan, "cyan")] {
+            chatwoot.set_bot_url(bot, &format!("http://{}/chatwoot/{tenant}", gateway.public()));
+        }
+        let inboxes = [chatwoot.world().chatwoot_inbox_id, blue_inbox, cyan_inbox];
         Self { chatwoot, llm, gateway, inboxes }
     }
 
@@ -106,6 +113,14 @@ impl World {
     fn budget(&self, call: &str, result: &str) -> u64 {
         self.inner().gateway.metrics.relay.chatwoot_budget.with_label_values(&[call, result]).get()
     }
+}
+
+/// A bot in an inbox of its own.
+fn bot(chatwoot: &FakeChatwoot, name: &str) -> (u64, u64) {
+    let bot = chatwoot.add_bot(name, "");
+    let inbox = chatwoot.add_inbox(name, "Channel::WebWidget", false);
+    chatwoot.attach_bot(inbox, bot);
+    (bot, inbox)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,4 +167,31 @@ async fn a_429_to_one_tenant_holds_back_the_calls_of_the_other() {
     assert_eq!((world.budget("post", "throttled"), world.budget("typing", "dropped")), (1, 1));
     assert_eq!((world.replies(first), world.replies(second)), (1, 1));
     assert_eq!(world.llm.totals().started, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_floods_keeps_nobody_else_waiting() {
+    let world = World::start("lanes_max = 6\nturns_max = 8\nturns_per_tenant_max = 1\nagent_wait_ms = 600000", 0).await;
+    let replies = |keys: &[ConversationKey]| keys.iter().map(|key| world.replies(*key)).sum::<usize>();
+    let flood = async |tenant, times| {
+        // Whoever asks the model now waits for it to the end of the test.
+        world.llm.set(|behaviour| behaviour.first_byte_ms = 600_000);
+        let before = world.llm.totals().started;
+        let keys: Vec<_> = (0..times).map(|_| world.asked(tenant)).collect();
+        let accepted = world.chatwoot.wait_until(DEADLINE, |chatwoot| chatwoot.deliveries_waiting() == 0).await;
+        assert!(accepted.is_ok(), "{} deliveries left", world.chatwoot.deliveries_waiting());
+        let asked = world.llm.wait_until(|totals| totals.started > before, DEADLINE).await;
+        assert!(asked, "no turn of tenant {tenant} runs");
+        world.llm.set(|behaviour| behaviour.first_byte_ms = 0);
+        keys
+    };
+    let acme = flood(0, 1_000).await;
+    let blue = world.asked(1);
+    world.all_answered(&[blue]).await;
+    assert_eq!(replies(&acme), 0, "it was answered before any of a thousand");
+    // Two who flood at once leave a lane for the third.
+    let blues = flood(1, 200).await;
+    let cyan = world.asked(2);
+    world.all_answered(&[cyan]).await;
+    assert_eq!(replies(&acme) + replies(&blues), 0);
 }
