@@ -280,6 +280,8 @@ pub struct Relay {
     pub loop_turns_max: u64,
     /// So many changes of status, whoever's. Default 10.
     pub loop_flips_max: u64,
+    /// How long the words of a voice note are waited for, if Chatwoot writes them down. Default 8 s.
+    pub voice_wait: Duration,
     /// Messages of a conversation given to the agent. Default 40.
     pub history_max: usize,
 }
@@ -460,4 +462,17 @@ pub struct Handoff {
     pub message: String,
     /// What the customer reads when the plan has no handoff (D17). Has a default in English.
     pub notice: String,
+    /// What becomes of a picture or a voice note without a word beside it. Default `human`.
+    pub unreadable: Unreadable,
+}
+
+/// What becomes of a message in which the agent can read nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unreadable {
+    /// A human gets it.
+    #[default]
+    Human,
+    /// The agent is told what it is, and answers.
+    Agent,
 }

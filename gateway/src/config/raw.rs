@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Errors, Limits, Usage};
+use super::{Errors, Limits, Unreadable, Usage};
 
 /// The configuration of a Relais gateway. Relative paths are relative to this file's directory. Where a text or a
 /// secret is asked for, `env:NAME` takes it from a variable of the environment and `file:PATH` from a file.
@@ -218,6 +218,9 @@ pub(super) struct RawRelay {
     /// So many changes of status are a circle.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(super) loop_flips_max: u64,
+    /// The words of a voice note are waited for so long, if Chatwoot writes them down.
+    #[schemars(range(min = 0, max = 600_000))]
+    pub(super) voice_wait_ms: u64,
     /// Messages of a conversation given to the agent.
     #[schemars(range(min = 1, max = 10_000))]
     pub(super) history_max: usize,
@@ -468,6 +471,8 @@ pub(super) struct RawHandoff {
     pub(super) message: Option<String>,
     /// What the customer reads when the plan has no handoff; empty says nothing. Has a default in English.
     pub(super) notice: Option<String>,
+    /// What becomes of a picture, or a voice note without words: `human`, or `agent`, which is told what it is.
+    pub(super) unreadable: Unreadable,
 }
 
 /// `[[tenant.lot]]`: tokens credited beside the monthly grant.
@@ -545,6 +550,7 @@ impl Default for RawRelay {
             chatwoot_tries: 6,
             chatwoot_calls_per_minute: 2_400,
             chatwoot_pause_ms: 500,
+            voice_wait_ms: 8_000,
             loop_window_ms: 300_000,
             loop_turns_max: 20,
             loop_flips_max: 10,

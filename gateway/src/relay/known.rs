@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::chatwoot::event::{
-    self, Assignee, ConversationView, Event, EventKind, Message, Parsed, Sender, Status, TurnMark,
+    self, Assignee, AttachmentKind, ConversationView, Event, EventKind, Message, Parsed, Sender, Status, TurnMark,
 };
 use crate::conversation::{Contact, Medium};
 use crate::inbox::{ConversationState, Line, Stored, Voice};
@@ -20,6 +20,8 @@ use crate::inbox::{ConversationState, Line, Stored, Voice};
 pub(super) struct Ask {
     /// The delivery that told us.
     pub(super) seq: i64,
+    /// The newest delivery that told what was said: another one if the words came later.
+    told_seq: i64,
     /// The message.
     pub(super) message_id: u64,
     /// When it reached us: Unix ms.
@@ -28,6 +30,8 @@ pub(super) struct Ask {
     pub(super) text: String,
     /// It holds nothing that can be read: a picture, a sound without a transcript.
     pub(super) unreadable: bool,
+    /// It is a voice note whose words may come yet.
+    wordless: bool,
 }
 
 /// Why a conversation is not ours to answer.
@@ -67,6 +71,8 @@ pub(super) struct Known {
     asks: Vec<Ask>,
     /// Deliveries that asked something which has been deleted since.
     retracted: Vec<i64>,
+    /// Words of voice notes that came in updates.
+    heard: Vec<(u64, String)>,
     /// New lines of the transcript.
     lines: BTreeMap<u64, Line>,
     /// Our own messages that were seen at Chatwoot.
@@ -91,6 +97,7 @@ impl Known {
             bot_id,
             state,
             asks: Vec::new(),
+            heard: Vec::new(),
             retracted: Vec::new(),
             lines: BTreeMap::new(),
             echoes: Vec::new(),
@@ -139,7 +146,7 @@ impl Known {
         let text = text_of(message);
         if !message.submitted.is_empty() {
             let answer = message.submitted.join(", ");
-            self.ask(stored, message.id, answer, false);
+            self.ask(stored, message.id, answer, Readable::Yes);
         }
         let voice = match message.from {
             _ if ours => Voice::Agent,
@@ -155,13 +162,24 @@ impl Known {
                 self.asks.retain(|ask| ask.message_id != message.id);
             }
             Voice::Customer if kind == EventKind::MessageCreated => {
-                self.ask(stored, message.id, text.clone(), unreadable(message));
+                // The words may have overtaken the voice note.
+                let heard = self.heard.iter().find(|(id, _)| *id == message.id).map(|(_, words)| words.clone());
+                match heard {
+                    Some(words) => self.ask(stored, message.id, words, Readable::Yes),
+                    None => self.ask(stored, message.id, text.clone(), readable(message)),
+                }
             }
             // A voice note's words come later.
             Voice::Customer => {
-                for ask in self.asks.iter_mut().filter(|ask| ask.message_id == message.id) {
+                let readable = readable(message);
+                if readable == Readable::Yes {
+                    self.heard.push((message.id, text.clone()));
+                }
+                for ask in self.asks.iter_mut().filter(|ask| ask.message_id == message.id && ask.text != text) {
                     ask.text.clone_from(&text);
-                    ask.unreadable = unreadable(message);
+                    ask.told_seq = stored.seq;
+                    ask.unreadable = readable != Readable::Yes;
+                    ask.wordless = readable == Readable::Later;
                 }
             }
             Voice::Human if kind == EventKind::MessageCreated => {
@@ -177,9 +195,10 @@ impl Known {
         }
     }
 
-    fn ask(&mut self, stored: &Stored, message_id: u64, text: String, unreadable: bool) {
-        let received_at_ms = stored.received_at_ms;
-        self.asks.push(Ask { seq: stored.seq, message_id, received_at_ms, text, unreadable });
+    fn ask(&mut self, stored: &Stored, message_id: u64, text: String, readable: Readable) {
+        let Stored { seq, received_at_ms, .. } = *stored;
+        let (unreadable, wordless) = (readable != Readable::Yes, readable == Readable::Later);
+        self.asks.push(Ask { seq, told_seq: seq, message_id, received_at_ms, text, unreadable, wordless });
     }
 
     /// Applies what a payload shows of the conversation, unless a newer one was applied already.
@@ -234,9 +253,14 @@ impl Known {
         &self.asks
     }
 
-    /// Whether the customer asked anything after this delivery.
+    /// Whether the customer asked anything after this delivery, or the words of what they asked came after it.
     pub(super) fn asked_after(&self, seq: i64) -> bool {
-        self.asks.iter().any(|ask| ask.seq > seq)
+        self.asks.iter().any(|ask| ask.told_seq > seq)
+    }
+
+    /// When the newest voice note reached us whose words may come yet: Unix ms.
+    pub(super) fn wordless_ms(&self) -> Option<i64> {
+        self.asks.iter().filter(|ask| ask.wordless).map(|ask| ask.received_at_ms).max()
     }
 
     /// When the burst of asks began and when its newest part reached us: Unix ms.
@@ -279,10 +303,22 @@ impl Known {
     }
 }
 
-fn unreadable(message: &Message) -> bool {
+/// Whether a message holds words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readable {
+    Yes,
+    /// A voice note, whose words come in an update if Chatwoot writes them down (contract 2.8).
+    Later,
+    No,
+}
+
+fn readable(message: &Message) -> Readable {
     let said = message.content.as_ref().is_some_and(|content| !content.trim().is_empty());
-    let heard = message.attachments.iter().any(|attachment| attachment.transcript.is_some());
-    !said && !heard
+    if said || message.attachments.iter().any(|attachment| attachment.transcript.is_some()) {
+        return Readable::Yes;
+    }
+    let voice = message.attachments.iter().any(|attachment| attachment.kind == AttachmentKind::Audio);
+    if voice { Readable::Later } else { Readable::No }
 }
 
 fn text_of(message: &Message) -> String {

@@ -168,10 +168,7 @@ fn a_turn_ends_everything_but_what_was_asked_after_its_question() {
     let echo = message(4, "outgoing", json!({ "sender": { "id": BOT, "type": "agent_bot" } }));
     known.read(&stored(3, &[asks(2), echo]));
     assert!(known.asked_after(upto_seq));
-    let replied = Ending {
-        deliveries: vec![(1, "superseded"), (2, "replied"), (4, "signal")],
-        answered_message_id: 3,
-    };
+    let replied = Ending { deliveries: vec![(1, "superseded"), (2, "replied"), (4, "signal")], answered_message_id: 3 };
     assert_eq!(known.ending("replied", upto_seq), replied);
     let all = |outcome| known.ending(outcome, i64::MAX).deliveries;
     assert_eq!(all("replied"), [(1, "superseded"), (2, "superseded"), (3, "replied"), (4, "signal")]);

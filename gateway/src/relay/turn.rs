@@ -23,7 +23,7 @@ use super::retry::Tries;
 use crate::agent::{Answer, Question};
 use crate::chatwoot::client::CallClass;
 use crate::chatwoot::text;
-use crate::config::AgentKind;
+use crate::config::{AgentKind, Unreadable};
 use crate::handoff::{self, HandoffReason, Signals};
 use crate::inbox::{InboxError, OpenTurn, Plan, PostKind, PostState};
 
@@ -82,6 +82,10 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
         }
         if let Err(why) = conversation.known.ours() {
             return leave(conversation, why).await;
+        }
+        if conversation.known.asks().is_empty() {
+            // All of it was deleted.
+            return signals(conversation).await;
         }
         let Some(_permits) = conversation.permits().await else { return Ok(TurnEnd::Stopped) };
         let running = conversation.relay.parts.metrics.relay.turns_running.clone();
@@ -148,9 +152,11 @@ fn replies(conversation: &Conversation, reply: &str) -> Vec<(PostKind, String)> 
     text::split(reply, conversation.known.medium).into_iter().map(|part| (PostKind::Reply, part)).collect()
 }
 
-/// Waits until the customer has paused, or has been writing for long enough. False if the relay stops first.
+/// Waits until the customer has paused, or has been writing for long enough, and until the words of a voice note have
+/// come, or have had their time to come. False if the relay stops first.
 async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError> {
     let (burst, burst_max) = (conversation.relay.parts.limits.burst, conversation.relay.parts.limits.burst_max);
+    let voice = conversation.relay.parts.limits.voice_wait;
     loop {
         conversation.catch_up().await?;
         if conversation.known.ours().is_err() {
@@ -161,7 +167,9 @@ async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError
         let left = |since_ms: i64, wait: Duration| {
             wait.saturating_sub(Duration::from_millis(now_ms.saturating_sub(since_ms).max(0).unsigned_abs()))
         };
-        let left = left(last_ms, burst).min(left(first_ms, burst_max)).min(BURST_STEP);
+        let words = conversation.known.wordless_ms().map(|since_ms| left(since_ms, voice));
+        let words = words.unwrap_or_default().min(left(first_ms, burst_max + voice));
+        let left = left(last_ms, burst).min(left(first_ms, burst_max)).max(words).min(BURST_STEP);
         if left.is_zero() {
             return Ok(true);
         }
@@ -174,7 +182,9 @@ async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError
 /// Asks the agent, and listens meanwhile.
 async fn ask(conversation: &mut Conversation, upto_seq: i64, may_start_over: bool) -> Result<Asked, InboxError> {
     let texts: Vec<&str> = conversation.known.asks().iter().map(|ask| ask.text.as_str()).collect();
-    let unreadable = conversation.known.asks().iter().any(|ask| ask.unreadable);
+    // Else the agent is told what it was, and the customer may be asked to write.
+    let to_human = conversation.channel.handoff.unreadable == Unreadable::Human;
+    let unreadable = to_human && conversation.known.asks().iter().any(|ask| ask.unreadable);
     // Where the plan has no handoff and the operator nothing to say about it, the agent goes on.
     let heard = conversation.handoff || declines(conversation);
     let customer_text = if heard { texts.join("\n") } else { String::new() };

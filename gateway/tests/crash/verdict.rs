@@ -175,7 +175,9 @@ fn customers(
             "handed_off" if conversation.status == Status::Pending && humans.given_back_ms.is_empty() => {
                 Some("counts as handed off, and its conversation is hidden from humans")
             }
-            "superseded" if !answered_together(row) => Some("counts as superseded, and no newer one was answered with it"),
+            "superseded" if !answered_together(row) => {
+                Some("counts as superseded, and no newer one was answered with it")
+            }
             "not_ours" if !(humans.touched || handed_off || conversation.messages.iter().any(missed)) => {
                 Some("counts as not ours, and nobody else had it")
             }

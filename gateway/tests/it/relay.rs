@@ -28,6 +28,7 @@ use tempfile::TempDir;
 use crate::support::{DEADLINE, config};
 
 mod loops;
+mod voice;
 
 /// What the model says, unless told otherwise.
 const ANSWER: &str = "It is on its way.";

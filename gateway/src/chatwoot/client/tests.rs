@@ -114,7 +114,12 @@ fn channel(address: SocketAddr, user_token: bool) -> Arc<config::Channel> {
         user_token: user_token.then(|| "user-token".into()),
         path_token: None,
         agent: Arc::new(Agent { id: "a".to_owned(), kind: AgentKind::Knowledge { dir: ".".into() } }),
-        handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+        handoff: Handoff {
+            team_id: None,
+            message: String::new(),
+            notice: String::new(),
+            unreadable: Default::default(),
+        },
     })
 }
 

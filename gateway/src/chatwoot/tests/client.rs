@@ -86,7 +86,12 @@ fn channel(url: &str) -> Channel {
         user_token: Some(SecretString::from("fake-user-token")),
         path_token: None,
         agent: Arc::new(Agent { id: "faq".to_owned(), kind: AgentKind::Knowledge { dir: "knowledge".into() } }),
-        handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+        handoff: Handoff {
+            team_id: None,
+            message: String::new(),
+            notice: String::new(),
+            unreadable: Default::default(),
+        },
     }
 }
 
