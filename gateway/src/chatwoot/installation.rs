@@ -22,6 +22,7 @@ use http::Uri;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::config;
 
 /// What may be taken at once, as a part of a minute's calls. A minute then never sees more than a minute's calls and
 /// this part of them: with 2,400 a minute, 2,800 of the 3,000 that Chatwoot takes.
@@ -32,12 +33,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 
 /// How many calls, and how long a pause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CallLimits {
+#[derive(Debug, Clone, Copy)]
+struct CallLimits {
     /// Calls a minute to one installation.
-    pub per_minute: NonZeroU32,
+    per_minute: NonZeroU32,
     /// The first pause after a 429 that does not say how long to wait.
-    pub pause: Duration,
+    pause: Duration,
 }
 
 /// Every installation we call. There are as many as the configuration names; those that are not called any more are
@@ -57,7 +58,8 @@ struct Known {
 
 impl Installations {
     /// None yet.
-    pub fn new(limits: CallLimits, clock: Clock) -> Self {
+    pub fn new(limits: &config::Relay, clock: Clock) -> Self {
+        let limits = CallLimits { per_minute: limits.chatwoot_calls_per_minute, pause: limits.chatwoot_pause };
         Self { limits, clock, known: Mutex::default() }
     }
 
@@ -317,13 +319,13 @@ mod tests {
         let installation = Arc::new(installation(6, &clock));
         assert_eq!(installation.take(Instant::now()).await, Ok(Taken::AtOnce));
         installation.throttled(None);
-        let (served, mut order) = tokio::sync::mpsc::unbounded_channel();
+        let (served, mut order) = tokio::sync::mpsc::channel(3);
         for number in 0..3 {
             let (installation, served, clock) = (Arc::clone(&installation), served.clone(), clock.clone());
             tokio::spawn(async move {
                 let taken = installation.take(Instant::now() + Duration::from_secs(30)).await;
                 clock.advance(Duration::from_secs(10));
-                served.send((number, taken)).unwrap();
+                served.send((number, taken)).await.unwrap();
             });
             tokio::task::yield_now().await;
         }
@@ -344,7 +346,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_installation_is_a_scheme_a_host_and_a_port() {
         let per_minute = NonZeroU32::new(60).unwrap();
-        let installations = Installations::new(CallLimits { per_minute, pause: PAUSE }, Clock::manual(0));
+        let limits = CallLimits { per_minute, pause: PAUSE };
+        let installations = Installations { limits, clock: Clock::manual(0), known: Mutex::default() };
         let at = |url: &str| installations.at(&url.parse().unwrap());
         let one = at("https://chat.example.com");
         for same in ["https://chat.example.com/", "https://CHAT.example.com:443/x", "https://chat.example.com/sub"] {

@@ -38,7 +38,7 @@ use tokio::task::JoinHandle;
 use crate::admission::{Account, Use};
 use crate::agent::{Agents, TokenUse};
 use crate::chatwoot::client::Chatwoot;
-use crate::chatwoot::installation::{CallLimits, Installations};
+use crate::chatwoot::installation::Installations;
 use crate::clock::Clock;
 use crate::config;
 use crate::http::client::Client;
@@ -100,6 +100,8 @@ pub struct RelayParts {
     pub agents: Arc<ArcSwap<Agents>>,
     /// Connections to the Chatwoots, of the runtime the relay is started on.
     pub http: Client,
+    /// How many calls each Chatwoot takes.
+    pub installations: Arc<Installations>,
     /// Time.
     pub clock: Clock,
     /// Counts.
@@ -111,8 +113,6 @@ pub struct RelayParts {
 /// What every lane shares.
 struct Relay {
     parts: RelayParts,
-    /// The Chatwoots we call, and how much each takes.
-    installations: Installations,
     /// Turns running at once.
     turns: Arc<Semaphore>,
     /// True once the relay is stopping.
@@ -122,8 +122,8 @@ struct Relay {
 impl Relay {
     /// A channel's calls, out of its installation's budget.
     fn chatwoot(&self, channel: &Arc<config::Channel>) -> Chatwoot {
-        let RelayParts { http, metrics, limits, .. } = &self.parts;
-        let installation = self.installations.at(&channel.url);
+        let RelayParts { http, installations, metrics, limits, .. } = &self.parts;
+        let installation = installations.at(&channel.url);
         Chatwoot::new(http.clone(), Arc::clone(channel), installation, limits.chatwoot_wait, Arc::clone(metrics))
     }
 }
@@ -140,10 +140,7 @@ impl RelayHandle {
         let work = parts.inbox.take_work()?;
         let (stop, stopped) = watch::channel(false);
         let turns = Arc::new(Semaphore::new(parts.limits.turns_max.max(1)));
-        let calls =
-            CallLimits { per_minute: parts.limits.chatwoot_calls_per_minute, pause: parts.limits.chatwoot_pause };
-        let installations = Installations::new(calls, parts.clock.clone());
-        let relay = Arc::new(Relay { parts, installations, turns, stop: stopped });
+        let relay = Arc::new(Relay { parts, turns, stop: stopped });
         Some(Self { stop, dispatch: tokio::spawn(dispatch::run(relay, work)) })
     }
 

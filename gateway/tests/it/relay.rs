@@ -10,6 +10,7 @@ use http_body_util::BodyExt as _;
 use relais_gateway::admission::{AGENT_KEY, Account, Counts, Delta, Journal, Kind};
 use relais_gateway::agent::Agents;
 use relais_gateway::chatwoot::event::{self, Event, EventKind, Parsed};
+use relais_gateway::chatwoot::installation::Installations;
 use relais_gateway::clock::Clock;
 use relais_gateway::config::Config;
 use relais_gateway::http::client::Client;
@@ -100,6 +101,7 @@ impl World {
             }),
             agents: Arc::new(arc_swap::ArcSwap::new(agents)),
             http,
+            installations: Arc::new(Installations::new(&self.config.relay, clock.clone())),
             clock,
             metrics: Arc::clone(&self.metrics),
             limits: self.config.relay.clone(),

@@ -154,8 +154,10 @@ impl State {
                 message.content_attributes.insert("external_error".to_owned(), error.into());
             })?,
             Act::Transcribe { message_id, text } => self.update_message(key, message_id, |message| {
-                for audio in message.attachments.iter_mut().filter(|one| one["file_type"] == "audio") {
-                    audio["transcribed_text"] = text.as_str().into();
+                let audio = |one: &&mut Value| one.get("file_type").is_some_and(|kind| kind == "audio");
+                let notes = message.attachments.iter_mut().filter(audio).filter_map(Value::as_object_mut);
+                for note in notes {
+                    note.insert("transcribed_text".to_owned(), text.as_str().into());
                 }
             })?,
             Act::DeleteMessage { message_id } => self.update_message(key, message_id, |message| {
@@ -201,9 +203,11 @@ fn attachment(id: u64, message_id: u64, account_id: u64, file_type: &str, url: &
         "width": null,
         "height": null,
     });
-    if file_type == "audio" {
-        // Its words come later, if at all.
-        attachment["transcribed_text"] = "".into();
+    // Its words come later, if at all.
+    if file_type == "audio"
+        && let Some(fields) = attachment.as_object_mut()
+    {
+        fields.insert("transcribed_text".to_owned(), "".into());
     }
     attachment
 }
