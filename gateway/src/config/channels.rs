@@ -92,6 +92,7 @@ pub(super) fn channel<'a>(
             team_id: handoff.team_id,
             message: handoff.message.unwrap_or_else(|| HANDOFF_MESSAGE.to_owned()),
             notice: handoff.notice.unwrap_or_else(|| HANDOFF_NOTICE.to_owned()),
+            unreadable: handoff.unreadable,
         },
         idle: Idle {
             after: (raw.idle.after_minutes > 0).then(|| Duration::from_secs(raw.idle.after_minutes.saturating_mul(60))),

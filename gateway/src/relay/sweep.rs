@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use super::{idle, retry};
 use crate::chatwoot::client::{CallClass, CallError, Chatwoot};
+use crate::chatwoot::installation::Installations;
 use crate::clock::Clock;
 use crate::config;
 use crate::http::client::Client;
@@ -43,6 +44,8 @@ pub struct SweepParts {
     pub channels: AllChannels,
     /// Connections to the Chatwoots, of the runtime the sweeps are started on.
     pub http: Client,
+    /// How many calls each Chatwoot takes.
+    pub installations: Arc<Installations>,
     /// Time.
     pub clock: Clock,
     /// Counts.
@@ -55,7 +58,9 @@ pub struct SweepParts {
 
 impl SweepParts {
     fn client(&self, channel: &Arc<config::Channel>) -> Chatwoot {
-        Chatwoot::new(self.http.clone(), Arc::clone(channel), self.chatwoot_wait, Arc::clone(&self.metrics))
+        let installation = self.installations.at(&channel.url);
+        let (channel, metrics) = (Arc::clone(channel), Arc::clone(&self.metrics));
+        Chatwoot::new(self.http.clone(), channel, installation, self.chatwoot_wait, metrics)
     }
 }
 

@@ -187,6 +187,7 @@ fn toml(chatwoot: &Server, model: &Server) -> String {
         [relay]
         burst_ms = 0
         burst_max_ms = 0
+        chatwoot_calls_per_minute = 10000000
         [[upstream]]
         name = "main"
         base_url = "{}/v1"
