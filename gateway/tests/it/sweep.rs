@@ -90,7 +90,7 @@ impl World {
         self.chatwoot.customer(key).says(text).unwrap();
     }
 
-    fn new(&self, text: &str) -> Key {
+    fn asks(&self, text: &str) -> Key {
         let key = self.chatwoot.new_conversation().unwrap();
         self.says(key, text);
         key
@@ -181,8 +181,8 @@ async fn administrator(chatwoot: &FakeChatwoot, path: &str, body: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_customers_wrote_while_it_was_down_is_answered_once() {
     let mut world = World::start("", USER, Settings::default()).await;
-    let met = world.new("Where is my parcel?");
-    let humans = world.new("And mine?");
+    let met = world.asks("Where is my parcel?");
+    let humans = world.asks("And mine?");
     world.until_replied(met, 1).await;
     world.until_replied(humans, 1).await;
     world.settled().await;
@@ -190,7 +190,7 @@ async fn what_customers_wrote_while_it_was_down_is_answered_once() {
 
     world.says(met, "Hello?");
     // More of them than Chatwoot lists on a page.
-    let strangers: Vec<Key> = (0..30).map(|number| world.new(&format!("Question {number}"))).collect();
+    let strangers: Vec<Key> = (0..30).map(|number| world.asks(&format!("Question {number}"))).collect();
     world.chatwoot.human_takes_over(humans).unwrap();
     world.says(humans, "Thank you");
     let elsewhere = world.chatwoot.add_inbox("Elsewhere", "Channel::WebWidget", false);
@@ -200,7 +200,7 @@ async fn what_customers_wrote_while_it_was_down_is_answered_once() {
     let theirs = world.chatwoot.new_conversation_in(elsewhere, NewContact::default()).unwrap();
     world.says(theirs, "Not for Relais");
     assert_eq!(world.chatwoot.status(theirs), Some(Status::Pending));
-    let given = world.new("For the other bot");
+    let given = world.asks("For the other bot");
     world.chatwoot.act(given, Act::AssignBot { bot_id: other }).unwrap();
     world.delivered().await;
     let unanswered: Vec<usize> = [humans, theirs, given].map(|key| world.outgoing(key)).into();
@@ -232,7 +232,7 @@ async fn a_webhook_that_comes_late_after_all_has_no_effect() {
     let mut world = World::down("", USER, Settings::default()).await;
     let deliveries = vec![DeliveryFault::next("message_created", 1, DeliveryEffect::DelayMs(3_000))];
     world.chatwoot.set_faults(Faults { deliveries, ..Faults::default() });
-    let key = world.new("Where is my parcel?");
+    let key = world.asks("Where is my parcel?");
     world.up();
     world.until_replied(key, 1).await;
     world.settled().await;
@@ -245,11 +245,11 @@ async fn a_webhook_that_comes_late_after_all_has_no_effect() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_user_token_nothing_is_looked_for() {
     let mut world = World::down("", "", Settings::default()).await;
-    let key = world.new("Where is my parcel?");
+    let key = world.asks("Where is my parcel?");
     world.delivered().await;
     world.up();
     // It works, as another customer shows, and looks for nothing.
-    let heard = world.new("And mine?");
+    let heard = world.asks("And mine?");
     world.until_replied(heard, 1).await;
     world.settled().await;
     assert_eq!((world.replies(key).len(), world.listed()), (0, 0));
@@ -259,7 +259,7 @@ async fn without_a_user_token_nothing_is_looked_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chatwoot_that_is_down_at_the_start_is_asked_again() {
     let mut world = World::down("", USER, Settings::default()).await;
-    let key = world.new("Where is my parcel?");
+    let key = world.asks("Where is my parcel?");
     world.delivered().await;
     world.chatwoot.take_down().await;
     world.up();
@@ -274,7 +274,7 @@ async fn a_chatwoot_that_is_down_at_the_start_is_asked_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_older_than_configured_is_left_alone() {
     let mut world = World::down("[sweep]\nmissed_hours = 1", USER, Settings::default()).await;
-    let key = world.new("Where is my parcel?");
+    let key = world.asks("Where is my parcel?");
     world.delivered().await;
     world.clock.advance(Duration::from_secs(2 * 3_600));
     world.up();
@@ -288,9 +288,9 @@ async fn what_the_inbox_refused_is_looked_for_once_it_takes_deliveries_again() {
     let world = World::start(sections, USER, Settings::default()).await;
     world.until_metric("relais_sweeps_total{outcome=\"done\",sweep=\"missed\"}", 1.0).await;
     world.llm.set(|behaviour| behaviour.first_byte_ms = 1_500);
-    let first = world.new("Where is my parcel?");
+    let first = world.asks("Where is my parcel?");
     assert!(world.llm.wait_until(|totals| totals.started >= 1, DEADLINE).await);
-    let second = world.new("And mine?");
+    let second = world.asks("And mine?");
     world.llm.set(|behaviour| behaviour.first_byte_ms = 0);
     world.until_metric("relais_inbox_deliveries_total{result=\"shed\"}", 3.0).await;
     world.until_replied(first, 1).await;
@@ -313,7 +313,7 @@ const IDLE: &str = "idle = { after_minutes = 1 }";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answered_conversation_gone_quiet_is_resolved_and_comes_back_with_the_customer() {
     let world = World::start("[sweep]\nidle_every_ms = 1000", IDLE, Settings::default()).await;
-    let key = world.new("Where is my parcel?");
+    let key = world.asks("Where is my parcel?");
     world.until_replied(key, 1).await;
     quiet(&world).await;
     world.until("resolved", |world| world.chatwoot.status(key) == Some(Status::Resolved)).await;
@@ -329,7 +329,7 @@ async fn an_answered_conversation_gone_quiet_is_resolved_and_comes_back_with_the
 async fn a_human_can_have_the_quiet_ones() {
     let idle = "idle = { after_minutes = 1, answered = \"handoff\" }";
     let world = World::start("[sweep]\nidle_every_ms = 1000", idle, Settings::default()).await;
-    let key = world.new("Where is my parcel?");
+    let key = world.asks("Where is my parcel?");
     world.until_replied(key, 1).await;
     quiet(&world).await;
     world.until("open", |world| world.chatwoot.status(key) == Some(Status::Open)).await;
@@ -340,7 +340,7 @@ async fn a_human_can_have_the_quiet_ones() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_customer_left_without_an_answer_gets_a_human() {
     let world = World::start("[sweep]\nidle_every_ms = 1000", IDLE, Settings::default()).await;
-    let key = world.new("Where is my parcel?");
+    let key = world.asks("Where is my parcel?");
     world.until_replied(key, 1).await;
     world.settled().await;
     world.chatwoot.human_takes_over(key).unwrap();
@@ -363,11 +363,11 @@ async fn mail_and_what_is_turned_off_are_left_alone() {
     for (channel, idle, left) in cases {
         let settings = Settings { channel: channel.to_owned(), ..Settings::default() };
         let world = World::start("[sweep]\nidle_every_ms = 1000", idle, settings).await;
-        let key = world.new("Where is my parcel?");
+        let key = world.asks("Where is my parcel?");
         world.until_replied(key, 1).await;
         quiet(&world).await;
         world.until_metric("relais_idle_conversations_total{end=\"left\"}", left).await;
-        let later = world.new("And mine?");
+        let later = world.asks("And mine?");
         world.until_replied(later, 1).await;
         world.settled().await;
         assert_eq!(world.chatwoot.status(key), Some(Status::Pending), "{channel}");
@@ -379,7 +379,7 @@ async fn mail_and_what_is_turned_off_are_left_alone() {
 async fn quiet_conversations_that_only_chatwoot_knows_are_found_with_a_user_token() {
     let channel = format!("{USER}\n{IDLE}");
     let mut world = World::down("[sweep]\nidle_every_ms = 1000\nmissed_hours = 0", &channel, Settings::default()).await;
-    let key = world.new("Where is my parcel?");
+    let key = world.asks("Where is my parcel?");
     world.delivered().await;
     world.up();
     world.clock.advance(Duration::from_secs(120));
@@ -392,7 +392,7 @@ async fn quiet_conversations_that_only_chatwoot_knows_are_found_with_a_user_toke
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_crosses_with_the_resolving_is_answered() {
     let world = World::start("[sweep]\nidle_every_ms = 1000", IDLE, Settings::default()).await;
-    let key = world.new("Where is my parcel?");
+    let key = world.asks("Where is my parcel?");
     world.until_replied(key, 1).await;
     world.settled().await;
     // The customer's message is stored and told late, and the last look before resolving tells nothing.
