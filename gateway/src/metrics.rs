@@ -154,6 +154,10 @@ pub struct RelayMetrics {
     pub chatwoot_budget: IntCounterVec,
     /// Tries of an agent, by kind and outcome.
     pub agent_requests: IntCounterVec,
+    /// 1 while an agent answers from its folder as it is, 0 while from what was read before.
+    pub knowledge_ok: prometheus::IntGaugeVec,
+    /// Folders that had changed and were read again.
+    pub knowledge_reads: IntCounterVec,
     /// Conversations with work.
     pub lanes: IntGauge,
     /// Turns running.
@@ -418,6 +422,18 @@ impl Metrics {
                     "relais_chatwoot_requests_total",
                     "Calls to Chatwoot, by call and outcome.",
                     &["call", "outcome"],
+                )?,
+                knowledge_ok: gauge_vec(
+                    r,
+                    "relais_knowledge_ok",
+                    "1 while an agent's changed folder could be read, 0 while it answers from what was read before.",
+                    &["agent"],
+                )?,
+                knowledge_reads: counter_vec(
+                    r,
+                    "relais_knowledge_reads_total",
+                    "Knowledge folders read again because they changed.",
+                    &["result"],
                 )?,
                 chatwoot_budget: counter_vec(
                     r,

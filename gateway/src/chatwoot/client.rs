@@ -27,6 +27,7 @@ use crate::chatwoot::event::{ConversationView, Message, Status, TurnMark};
 use crate::chatwoot::installation::{Installation, NoRoom, Taken};
 use crate::chatwoot::{text, wire};
 use crate::config;
+use crate::conversation::choice::Choice;
 use crate::http::body::{self, ReadError};
 use crate::http::client::{Client, SendError};
 use crate::metrics::Metrics;
@@ -202,6 +203,8 @@ struct PostBody<'a> {
     content: &'a str,
     message_type: &'static str,
     private: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'static str>,
     content_attributes: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -274,8 +277,29 @@ impl Chatwoot {
 
     /// Posts a message, without control characters and with its Liquid broken. On success it is stored; the channel delivers it later.
     pub async fn post(&self, id: u64, message: &Outgoing<'_>) -> Result<Posted, CallError> {
+        self.post_with(id, message, None).await
+    }
+
+    /// Posts a question with its options as buttons or a list, whichever the channel has. The answer comes back as an
+    /// option's title or as its number.
+    pub async fn post_choice(&self, id: u64, choice: &Choice<'_>, mark: TurnMark) -> Result<Posted, CallError> {
+        let message = Outgoing { content: choice.lead, private: false, mark: Some(mark) };
+        self.post_with(id, &message, Some(choice)).await
+    }
+
+    async fn post_with(
+        &self,
+        id: u64,
+        message: &Outgoing<'_>,
+        choice: Option<&Choice<'_>>,
+    ) -> Result<Posted, CallError> {
         const CALL: &str = "post";
         let mut content_attributes = serde_json::Map::new();
+        if let Some(choice) = choice {
+            let item = |(at, title): (usize, &&str)| json!({ "title": title, "value": (at + 1).to_string() });
+            let items: serde_json::Value = choice.options.iter().enumerate().map(item).collect();
+            content_attributes.insert("items".to_owned(), items);
+        }
         if let Some(mark) = message.mark {
             content_attributes.insert(wire::TURN_ID_KEY.to_owned(), mark.turn_id.to_string().into());
             content_attributes.insert(wire::PART_KEY.to_owned(), mark.part.into());
@@ -284,6 +308,7 @@ impl Chatwoot {
             content: &text::outgoing(message.content, text::CONTENT_CHARS_MAX),
             message_type: "outgoing",
             private: message.private,
+            content_type: choice.map(|_| "input_select"),
             content_attributes,
         };
         let answer = self.send_json(CALL, Method::POST, id, "/messages", &body).await?;

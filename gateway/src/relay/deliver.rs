@@ -16,6 +16,8 @@ use super::lane::{Conversation, Waited};
 use super::retry::Tries;
 use crate::chatwoot::client::{CallClass, CallError, Outgoing};
 use crate::chatwoot::event::TurnMark;
+use crate::chatwoot::text;
+use crate::conversation::choice::Choice;
 use crate::inbox::{InboxError, Line, OpenTurn, Post, PostKind, PostState, Voice};
 
 /// Beyond the time a call may take: the other side's clock and the way there.
@@ -156,8 +158,14 @@ async fn post_once(
         }
         repeated = true;
         let outgoing = Outgoing { content: &post.text, private: post.kind == PostKind::Note, mark: Some(mark) };
+        let shown = Choice::read(&post.text)
+            .filter(|choice| post.kind == PostKind::Reply && text::shows_options(conversation.known.medium, choice));
         let sent_at = Instant::now();
-        let error = match conversation.client.post(conversation.id(), &outgoing).await {
+        let sent = match &shown {
+            Some(choice) => conversation.client.post_choice(conversation.id(), choice, mark).await,
+            None => conversation.client.post(conversation.id(), &outgoing).await,
+        };
+        let error = match sent {
             Ok(posted) => return Ok(Fate::There(posted.message_id)),
             Err(error) => error,
         };

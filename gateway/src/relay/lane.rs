@@ -217,7 +217,14 @@ impl Conversation {
             Voice::Agent => Speaker::Agent,
             Voice::Human => Speaker::Human,
         };
-        Ok(lines.into_iter().skip(skip).map(|line| Utterance { from: speaker(line.voice), text: line.text }).collect())
+        // What was picked from a list of ours changes that message of ours, and is no message of its own.
+        let is_line = |message_id| {
+            self.known.lines().any(|line| line.message_id == message_id && matches!(line.voice, Voice::Customer))
+        };
+        let picked = self.known.asks().iter().filter(|ask| !ask.text.is_empty() && !is_line(ask.message_id));
+        let picked = picked.map(|ask| Utterance { from: Speaker::Customer, text: ask.text.clone() });
+        let lines = lines.into_iter().skip(skip).map(|line| Utterance { from: speaker(line.voice), text: line.text });
+        Ok(lines.chain(picked).collect())
     }
 
     /// Ends the deliveries up to `upto_seq`, and the turn if one was open, with what we said in it.

@@ -16,6 +16,8 @@ use super::*;
 use crate::chatwoot::event::{Assignee, LastMessage, Sender};
 use crate::chatwoot::installation::Installation;
 use crate::config::{Agent, AgentKind, Handoff};
+use crate::conversation::Language;
+use crate::conversation::choice;
 use crate::http::resolve::Resolver;
 
 /// What the server does with one request.
@@ -318,4 +320,14 @@ async fn a_handoff_in_its_order_as_the_customer_and_the_humans_see_it() {
     let page = calls.messages_after(id, 0).await.unwrap().unwrap();
     assert!(page.messages.iter().any(|message| message.turn == Some(mark)));
     assert!(page.messages.iter().any(|message| message.private && message.content.as_deref() == Some("Who and what.")));
+
+    // A question with options is shown as such, and read back as the text it was made of.
+    let text = choice::write(Language::English, ["How long does it take?", "What does it cost?"]);
+    let mark = TurnMark { part: 1, ..mark };
+    let asked = calls.post_choice(id, &Choice::read(&text).unwrap(), mark).await.unwrap();
+    let stored = fake.conversation(key).unwrap().messages.into_iter().find(|message| message.id == asked.message_id);
+    assert_eq!(stored.unwrap().content_type, "input_select");
+    let page = calls.messages_after(id, 0).await.unwrap().unwrap();
+    let back = page.messages.iter().find(|message| message.turn == Some(mark)).unwrap();
+    assert_eq!(back.content.as_deref(), Some(text.as_str()));
 }
