@@ -146,17 +146,21 @@ fn replies(conversation: &Conversation, reply: &str) -> Vec<(PostKind, String)> 
 /// Waits until the customer has paused, or has been writing for long enough. False if the relay stops first.
 async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError> {
     let (burst, burst_max) = (conversation.relay.parts.limits.burst, conversation.relay.parts.limits.burst_max);
+    let begun = conversation.relay.parts.clock.monotonic();
     loop {
         conversation.catch_up().await?;
         if conversation.known.ours().is_err() {
             return Ok(true);
         }
+        // Whatever the wall clock says: set back by an hour, it would have the customer wait for an hour.
+        let waited = conversation.relay.parts.clock.monotonic().saturating_sub(begun);
         let Some((first_ms, last_ms)) = conversation.known.burst_ms() else { return Ok(true) };
         let now_ms = conversation.relay.parts.clock.now_ms();
         let left = |since_ms: i64, wait: Duration| {
             wait.saturating_sub(Duration::from_millis(now_ms.saturating_sub(since_ms).max(0).unsigned_abs()))
         };
-        let left = left(last_ms, burst).min(left(first_ms, burst_max)).min(BURST_STEP);
+        let left = left(last_ms, burst).min(left(first_ms, burst_max)).min(burst_max.saturating_sub(waited));
+        let left = left.min(BURST_STEP);
         if left.is_zero() {
             return Ok(true);
         }
