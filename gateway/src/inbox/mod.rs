@@ -307,7 +307,8 @@ impl Inbox {
             let seqs = loaded.damaged.clone();
             error!(tenant_id = %loaded.key.tenant, ?seqs, "Damaged deliveries set aside; they will not be answered.");
             self.shared.metrics.inbox.quarantined.inc_by(u64::try_from(seqs.len()).unwrap_or(0));
-            self.write(Write::Quarantine { seqs, now_ms: self.shared.clock.now_ms() }).await?;
+            let now_ms = self.shared.clock.now_ms();
+            self.write(Write::Quarantine { conversation, seqs, now_ms }).await?;
         }
         Ok(loaded)
     }

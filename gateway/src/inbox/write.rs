@@ -7,6 +7,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use uuid::Uuid;
 
 use super::record::{ConversationKey, ConversationRow, ConversationState, Delivery, Line, PostKind, post_sum};
+use super::{reader, scrub};
 
 /// Lines kept of one conversation: several times what an agent is given.
 const LINES_MAX: i64 = 200;
@@ -16,41 +17,15 @@ const LINES_MAX: i64 = 200;
 pub(super) enum Write {
     Accept(Delivery),
     Plan(Plan),
-    Sending {
-        turn: Uuid,
-        part: u32,
-        now_ms: i64,
-    },
-    Posted {
-        turn: Uuid,
-        part: u32,
-        message_id: u64,
-        next: Option<u32>,
-        now_ms: i64,
-    },
-    Skipped {
-        turn: Uuid,
-        part: u32,
-    },
-    Unsent {
-        turn: Uuid,
-        part: u32,
-    },
+    Sending { turn: Uuid, part: u32, now_ms: i64 },
+    Posted { turn: Uuid, part: u32, message_id: u64, next: Option<u32>, now_ms: i64 },
+    Skipped { turn: Uuid, part: u32 },
+    Unsent { turn: Uuid, part: u32 },
     Finish(Finish),
-    Defer {
-        conversation: ConversationRow,
-        not_before_ms: i64,
-    },
-    Quarantine {
-        seqs: Vec<i64>,
-        now_ms: i64,
-    },
-    Mend {
-        damaged: Vec<i64>,
-        now_ms: i64,
-    },
+    Defer { conversation: ConversationRow, not_before_ms: i64 },
+    Quarantine { conversation: ConversationRow, seqs: Vec<i64>, now_ms: i64 },
+    Mend { damaged: Vec<i64>, now_ms: i64 },
     Prune(Prune),
-    /// Nothing but the count of transactions: whether the disk takes one.
     Probe,
     Stop,
 }
@@ -155,9 +130,10 @@ pub(super) fn apply(db: &Connection, write: &Write) -> Result<Written, rusqlite:
         }
         Write::Finish(finish) => self::finish(db, finish),
         Write::Defer { conversation, not_before_ms } => defer(db, *conversation, *not_before_ms),
-        Write::Quarantine { seqs, now_ms } => quarantine(db, seqs, *now_ms),
+        Write::Quarantine { conversation, seqs, now_ms } => quarantine(db, *conversation, seqs, *now_ms),
         Write::Mend { damaged, now_ms } => mend(db, damaged, *now_ms),
         Write::Prune(prune) => self::prune(db, *prune),
+        // A probe is the count of transactions alone: whether the disk takes one.
         Write::Probe | Write::Stop => Ok(Written::Done),
     }
 }
@@ -334,10 +310,16 @@ fn defer(db: &Connection, conversation: ConversationRow, not_before_ms: i64) -> 
     Ok(Written::Done)
 }
 
-fn quarantine(db: &Connection, seqs: &[i64], now_ms: i64) -> Result<Written, rusqlite::Error> {
+fn quarantine(
+    db: &Connection,
+    conversation: ConversationRow,
+    seqs: &[i64],
+    now_ms: i64,
+) -> Result<Written, rusqlite::Error> {
     let mut ended = 0;
+    let only = format!("state = 0 AND conversation = {}", conversation.0);
     for seq in seqs {
-        if set_aside(db, *seq, now_ms, "state = 0")? == 0 {
+        if set_aside(db, *seq, now_ms, &only)? == 0 {
             // The row and the list of unfinished ones disagree.
             return mend(db, seqs, now_ms);
         }
@@ -346,8 +328,8 @@ fn quarantine(db: &Connection, seqs: &[i64], now_ms: i64) -> Result<Written, rus
     Ok(Written::Ended(ended))
 }
 
-/// Makes the indices anew from the rows, then sets the damaged rows aside, whatever state they claim to be in. Reads
-/// the whole table: for damage only.
+/// Makes the indices anew from the rows, then sets aside what is damaged even so, whatever state it claims to be in.
+/// Reads the whole table: for damage only.
 fn mend(db: &Connection, damaged: &[i64], now_ms: i64) -> Result<Written, rusqlite::Error> {
     if let Err(error) = db.execute_batch("REINDEX deliveries") {
         // Damage made two rows alike: the lists of what is left to do matter most.
@@ -357,9 +339,12 @@ fn mend(db: &Connection, damaged: &[i64], now_ms: i64) -> Result<Written, rusqli
         db.execute_batch("REINDEX deliveries_unfinished; REINDEX deliveries_waiting; REINDEX deliveries_damaged;")?;
     }
     for seq in damaged {
-        set_aside(db, *seq, now_ms, "state <> 2")?;
+        // By a broken index a whole row looked damaged.
+        if scrub::step(db, seq - 1, 1)?.damaged.contains(seq) {
+            set_aside(db, *seq, now_ms, "state <> 2")?;
+        }
     }
-    Ok(Written::Mended(super::reader::pending(db)?))
+    Ok(Written::Mended(reader::pending(db)?))
 }
 
 fn set_aside(db: &Connection, seq: i64, now_ms: i64, only: &str) -> Result<usize, rusqlite::Error> {
