@@ -47,6 +47,7 @@ use tokio::sync::watch;
 
 use crate::agent::{Agents, BuildError};
 use crate::auth::failures::Failures;
+use crate::chatwoot::installation::Installations;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Reason};
@@ -150,6 +151,8 @@ pub struct Gateway {
     agents: Arc<ArcSwap<Agents>>,
     /// Connections of the background runtime: Chatwoots and the agents' models.
     client: Client,
+    /// How many calls each Chatwoot takes, whoever makes them.
+    installations: Arc<Installations>,
     /// The certificate; replaced on its own.
     tls: Option<Tls>,
     routes: [RouteMetrics; Route::ALL.len()],
@@ -280,6 +283,7 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let inbox = Inbox::open(&config.storage.dir, &config.inbox, clock.clone(), Arc::clone(&metrics))
         .map_err(|error| StartError::Inbox(config.storage.dir.clone(), error))?;
     let client = Client::new(resolver.clone(), config.timeouts.connect);
+    let installations = Arc::new(Installations::new(&config.relay, clock.clone()));
     let agents = Agents::build(&config, &client, Arc::clone(&metrics)).map_err(StartError::Agents)?;
     let (access_log, access_log_writer) =
         AccessLog::start(config.log.access, clock.clone(), metrics.access_log_dropped.clone())
@@ -295,6 +299,7 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
         access_log,
         agents: Arc::new(ArcSwap::from_pointee(agents)),
         client,
+        installations,
         tls,
         request_ids: RequestIds::new(),
         connections: AtomicUsize::new(0),
@@ -392,6 +397,7 @@ fn relay_parts(gateway: &Arc<Gateway>) -> RelayParts {
         }),
         agents: Arc::clone(&gateway.agents),
         http: gateway.client.clone(),
+        installations: Arc::clone(&gateway.installations),
         clock: gateway.clock.clone(),
         metrics: Arc::clone(&gateway.metrics),
         limits: config.relay.clone(),

@@ -144,14 +144,22 @@ pub struct InboxMetrics {
 /// The relay's handles.
 #[derive(Debug)]
 pub struct RelayMetrics {
-    /// Turns by outcome: `replied`, `handed_off`, `superseded`, `not_ours`.
+    /// Customers' messages by outcome: `replied`, `handed_off`, `superseded` (answered together with a newer one, or
+    /// deleted), `not_ours`.
+    pub messages: IntCounterVec,
+    /// Turns by outcome: `replied`, `handed_off`, `superseded` (stopped for a newer message), `not_ours`.
     pub turns: IntCounterVec,
     /// From the burst's last message to the outcome. Seconds.
     pub turn: Histogram,
     /// Handoffs by reason.
     pub handoffs: IntCounterVec,
+    /// Conversations that went round in a circle and were stopped, by sign: `turns`, `status`.
+    pub loops: IntCounterVec,
     /// Calls to Chatwoot, by call and outcome.
     pub chatwoot_requests: IntCounterVec,
+    /// What became of calls to Chatwoot in their installation's budget, by call and result: `at_once`, `waited`,
+    /// `no_room` (not sent), `dropped` (a courtesy, not sent), `throttled` (sent, and turned away by Chatwoot).
+    pub chatwoot_budget: IntCounterVec,
     /// Tries of an agent, by kind and outcome.
     pub agent_requests: IntCounterVec,
     /// Conversations with work.
@@ -412,6 +420,7 @@ impl Metrics {
                 )?,
             },
             relay: RelayMetrics {
+                messages: counter_vec(r, "relais_messages_total", "Customers' messages by outcome.", &["outcome"])?,
                 turns: counter_vec(r, "relais_turns_total", "Turns by outcome.", &["outcome"])?,
                 turn: histogram(
                     r,
@@ -420,11 +429,23 @@ impl Metrics {
                     &WAIT_BUCKETS,
                 )?,
                 handoffs: counter_vec(r, "relais_handoffs_total", "Handoffs to a human, by reason.", &["reason"])?,
+                loops: counter_vec(
+                    r,
+                    "relais_loops_total",
+                    "Conversations that went round in a circle and were stopped, by what showed it.",
+                    &["sign"],
+                )?,
                 chatwoot_requests: counter_vec(
                     r,
                     "relais_chatwoot_requests_total",
                     "Calls to Chatwoot, by call and outcome.",
                     &["call", "outcome"],
+                )?,
+                chatwoot_budget: counter_vec(
+                    r,
+                    "relais_chatwoot_budget_total",
+                    "Calls to Chatwoot in the budget of their installation, by call and result.",
+                    &["call", "result"],
                 )?,
                 agent_requests: counter_vec(
                     r,

@@ -3,7 +3,8 @@
 //! Everything is done with the bot's token, except reading messages, which only a user's token may. Every call is
 //! one request with one deadline and a bounded answer; redirects are not followed and nothing is repeated here,
 //! because a message posted twice is a customer told twice: the relay decides, and a [`CallError`] says what it
-//! needs for that. Addresses are built from numbers only, so no text of a customer can choose one.
+//! needs for that. Each call is taken from the installation's budget, waiting at most half of its deadline for it.
+//! Addresses are built from numbers only, so no text of a customer can choose one.
 //!
 //! `source_id` is never sent: a message that has one is taken for delivered and never reaches the channel.
 
@@ -21,6 +22,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::chatwoot::event::{ConversationView, Message, Status, TurnMark};
+use crate::chatwoot::installation::{Installation, NoRoom, Taken};
 use crate::chatwoot::{text, wire};
 use crate::config;
 use crate::http::body::{self, ReadError};
@@ -33,6 +35,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Messages in one page when asked for those after a number (contract 6.6).
 const PAGE_MESSAGES: usize = 100;
+/// The one call that nobody would miss.
+const TYPING: &str = "typing";
 
 /// One channel of one tenant, seen from here.
 #[derive(Clone)]
@@ -40,6 +44,7 @@ pub struct Chatwoot {
     http: Client,
     channel: Arc<config::Channel>,
     conversations: Arc<str>,
+    installation: Arc<Installation>,
     wait: Duration,
     metrics: Arc<Metrics>,
 }
@@ -147,6 +152,9 @@ pub enum CallCause {
     /// The answer is not what this call answers.
     #[error("the answer has no usable {0}")]
     Shape(&'static str),
+    /// Not sent: the installation has taken as many calls as it may for now.
+    #[error("no room among the calls this Chatwoot takes")]
+    NoRoom,
     /// The request could not be made of the configured address or token.
     #[error("the configured address or token cannot be sent")]
     Request(#[source] http::Error),
@@ -226,12 +234,19 @@ struct Call<'a> {
 }
 
 impl Chatwoot {
-    /// A channel's calls, each with `wait` from its start to the end of its answer.
-    pub fn new(http: Client, channel: Arc<config::Channel>, wait: Duration, metrics: Arc<Metrics>) -> Self {
+    /// A channel's calls, each with `wait` from its start to the end of its answer. `installation` is the one at the
+    /// channel's address.
+    pub fn new(
+        http: Client,
+        channel: Arc<config::Channel>,
+        installation: Arc<Installation>,
+        wait: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let base = channel.url.to_string();
         let base = base.trim_end_matches('/');
         let conversations = format!("{base}/api/v1/accounts/{}/conversations", channel.account_id).into();
-        Self { http, channel, conversations, wait, metrics }
+        Self { http, channel, conversations, installation, wait, metrics }
     }
 
     /// The channel this speaks to.
@@ -286,10 +301,10 @@ impl Chatwoot {
             .ok_or_else(|| CallError::new(CALL, CallCause::Shape("current_status")))
     }
 
-    /// Shows or hides "is typing". It vanishes by itself after 30 s.
+    /// Shows or hides "is typing". It vanishes by itself after 30 s. Not sent while calls are scarce.
     pub async fn typing(&self, id: u64, on: bool) -> Result<(), CallError> {
         let body = json!({ "typing_status": if on { "on" } else { "off" }, "is_private": false });
-        self.send_json("typing", Method::POST, id, "/toggle_typing_status", &body).await.map(drop)
+        self.send_json(TYPING, Method::POST, id, "/toggle_typing_status", &body).await.map(drop)
     }
 
     /// Gives the conversation to a team. False if Chatwoot did not: it takes an unknown team for none.
@@ -361,23 +376,56 @@ impl Chatwoot {
         token: &SecretString,
     ) -> Result<Bytes, CallError> {
         let path = format!("{}/{id}{path}", self.conversations);
-        let result = self.answer(Call { name, method, path, body, token }).await;
-        let outcome = result.as_ref().map_or_else(CallError::outcome, |_| "ok");
+        let until = Instant::now() + self.wait;
+        let result = match self.admitted(name, until).await {
+            Ok(()) => self.answer(Call { name, method, path, body, token }, until).await,
+            Err(NoRoom { wait }) => {
+                let class = CallClass::Throttled(Some(wait));
+                Err(CallError { class, ..CallError::new(name, CallCause::NoRoom) })
+            }
+        };
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(CallError { source: CallCause::NoRoom, .. }) => "no_room",
+            Err(error) => error.outcome(),
+        };
         self.metrics.relay.chatwoot_requests.with_label_values(&[name, outcome]).inc();
         result
     }
 
-    async fn answer(&self, call: Call<'_>) -> Result<Bytes, CallError> {
+    /// Takes a call from the installation's budget. Half of the call's time at most goes into waiting for that, so
+    /// that what is sent has time to be answered.
+    async fn admitted(&self, name: &'static str, until: Instant) -> Result<(), NoRoom> {
+        let taken = match name {
+            TYPING if self.installation.take_courtesy() => Ok(Taken::AtOnce),
+            TYPING => Err(NoRoom { wait: Duration::ZERO }),
+            _ => self.installation.take(until - self.wait / 2).await,
+        };
+        let result = match &taken {
+            Ok(Taken::AtOnce) => "at_once",
+            Ok(Taken::Waited) => "waited",
+            Err(_) if name == TYPING => "dropped",
+            Err(_) => "no_room",
+        };
+        self.metrics.relay.chatwoot_budget.with_label_values(&[name, result]).inc();
+        taken.map(drop)
+    }
+
+    async fn answer(&self, call: Call<'_>, until: Instant) -> Result<Bytes, CallError> {
         let name = call.name;
         let failed = |cause| CallError::new(name, cause);
-        let until = Instant::now() + self.wait;
         let request = request(call).map_err(|error| failed(CallCause::Request(error)))?;
-        let response = self.http.send(request, self.wait).await.map_err(|error| failed(CallCause::Send(error)))?;
+        let left = until.saturating_duration_since(Instant::now());
+        let response = self.http.send(request, left).await.map_err(|error| failed(CallCause::Send(error)))?;
         let (head, mut body) = response.into_parts();
         if head.status == StatusCode::TOO_MANY_REQUESTS {
-            let class = CallClass::Throttled(retry_after(&head.headers));
+            let asked = retry_after(&head.headers);
+            self.installation.throttled(asked);
+            self.metrics.relay.chatwoot_budget.with_label_values(&[name, "throttled"]).inc();
+            let class = CallClass::Throttled(asked);
             return Err(CallError { class, ..failed(CallCause::Status(head.status.as_u16())) });
         }
+        self.installation.went_through();
         if !head.status.is_success() {
             return Err(failed(CallCause::Status(head.status.as_u16())));
         }

@@ -91,6 +91,7 @@ pub(super) fn channel<'a>(
             team_id: handoff.team_id,
             message: handoff.message.unwrap_or_else(|| HANDOFF_MESSAGE.to_owned()),
             notice: handoff.notice.unwrap_or_else(|| HANDOFF_NOTICE.to_owned()),
+            unreadable: handoff.unreadable,
         },
     })
 }

@@ -25,6 +25,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -266,6 +267,21 @@ pub struct Relay {
     pub chatwoot_wait: Duration,
     /// Tries of one call to a Chatwoot before a human takes over. Default 6.
     pub chatwoot_tries: u32,
+    /// Calls a minute to one Chatwoot, all tenants there together. Chatwoot takes 3,000 from one address, of which
+    /// an operator may leave a part to others behind it. Default 2,400; a sixth of it may come at once.
+    pub chatwoot_calls_per_minute: NonZeroU32,
+    /// How long nobody calls a Chatwoot that answered 429 without saying how long; twice that if it does so again,
+    /// and so on. Default 500 ms.
+    pub chatwoot_pause: Duration,
+    /// A conversation goes round in a circle, and a human gets it, if within this time it has so many turns or
+    /// changes of status. Default 5 minutes.
+    pub loop_window: Duration,
+    /// So many turns. Default 20.
+    pub loop_turns_max: u64,
+    /// So many changes of status, whoever's. Default 10.
+    pub loop_flips_max: u64,
+    /// How long the words of a voice note are waited for, if Chatwoot writes them down. Default 8 s.
+    pub voice_wait: Duration,
     /// Messages of a conversation given to the agent. Default 40.
     pub history_max: usize,
 }
@@ -446,4 +462,17 @@ pub struct Handoff {
     pub message: String,
     /// What the customer reads when the plan has no handoff (D17). Has a default in English.
     pub notice: String,
+    /// What becomes of a picture or a voice note without a word beside it. Default `human`.
+    pub unreadable: Unreadable,
+}
+
+/// What becomes of a message in which the agent can read nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unreadable {
+    /// A human gets it.
+    #[default]
+    Human,
+    /// The agent is told what it is, and answers.
+    Agent,
 }

@@ -3,7 +3,7 @@
 //! The schema has held each number within its bounds; here it is asked whether they fit each other.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use relais_policies::{Rate, RateCard};
@@ -124,6 +124,12 @@ pub(super) fn relay(raw: &RawRelay, place: &Place<'_>, report: &mut Report) -> R
         agent_tries: raw.agent_tries,
         chatwoot_wait: Duration::from_millis(raw.chatwoot_wait_ms),
         chatwoot_tries: raw.chatwoot_tries,
+        chatwoot_calls_per_minute: NonZeroU32::new(raw.chatwoot_calls_per_minute).unwrap_or(NonZeroU32::MIN),
+        chatwoot_pause: Duration::from_millis(raw.chatwoot_pause_ms),
+        loop_window: Duration::from_millis(raw.loop_window_ms),
+        loop_turns_max: raw.loop_turns_max,
+        loop_flips_max: raw.loop_flips_max,
+        voice_wait: Duration::from_millis(raw.voice_wait_ms),
         history_max: raw.history_max,
     }
 }

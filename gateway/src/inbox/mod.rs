@@ -46,7 +46,7 @@ use crate::error::{Error, Reason, Retry};
 use crate::metrics::Metrics;
 use crate::storage;
 
-pub use reader::Loaded;
+pub use reader::{Loaded, Recent};
 pub use record::{
     ConversationKey, ConversationRow, ConversationState, Delivery, Line, OpenTurn, Post, PostKind, PostState, Sameness,
     Stored, Voice,
@@ -316,6 +316,18 @@ impl Inbox {
     /// The newest `limit` lines of a conversation, in order.
     pub async fn transcript(&self, conversation: ConversationRow, limit: usize) -> Result<Vec<Line>, InboxError> {
         self.read(conversation, move |db| reader::transcript(db, conversation, limit)).await
+    }
+
+    /// What happened in a conversation since `since_ms`: turns, deliveries of `event` (one about the conversation
+    /// itself), and whether it was handed over for `reason`.
+    pub async fn recent(
+        &self,
+        conversation: ConversationRow,
+        since_ms: i64,
+        event: &'static str,
+        reason: &'static str,
+    ) -> Result<Recent, InboxError> {
+        self.read(conversation, move |db| reader::recent(db, conversation, since_ms, event, reason)).await
     }
 
     /// The turn of a conversation that is open, if any.

@@ -242,6 +242,39 @@ fn line(row: &Row<'_>, conversation: ConversationRow) -> Option<Line> {
     (row.get::<_, Vec<u8>>(3).ok()? == line.sum(conversation)).then_some(line)
 }
 
+/// What happened in a conversation lately. Counted in the tables, so that it is known after a restart too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recent {
+    /// Turns that had something to post.
+    pub turns: u64,
+    /// Deliveries of the event asked about.
+    pub events: u64,
+    /// When the newest turn was planned that hands over for the reason asked about: Unix ms.
+    pub handed_over_at_ms: Option<i64>,
+}
+
+pub(super) fn recent(
+    db: &Connection,
+    conversation: ConversationRow,
+    since_ms: i64,
+    event: &str,
+    reason: &str,
+) -> Result<Recent, rusqlite::Error> {
+    let (turns, handed_over_at_ms) = db
+        .prepare_cached(
+            "SELECT count(*), max(planned_at_ms) FILTER (WHERE handoff = ?3) FROM turns
+             WHERE conversation = ?1 AND planned_at_ms >= ?2",
+        )?
+        .query_row(params![conversation.0, since_ms, reason], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?;
+    let events = db
+        .prepare_cached(
+            "SELECT count(*) FROM deliveries
+             WHERE conversation = ?1 AND message_id = 0 AND event = ?3 AND received_at_ms >= ?2",
+        )?
+        .query_row(params![conversation.0, since_ms, event], |row| row.get::<_, i64>(0))?;
+    Ok(Recent { turns: turns.cast_unsigned(), events: events.cast_unsigned(), handed_over_at_ms })
+}
+
 /// Conversations with something unfinished that may be worked on now, in the order of their numbers.
 pub(super) fn due(
     db: &Connection,

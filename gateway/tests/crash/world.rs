@@ -213,6 +213,10 @@ fn toml(chatwoot: &FakeChatwoot, model: &Server, port: u16, with_user: bool) -> 
         agent_tries = 2
         chatwoot_wait_ms = 700
         chatwoot_tries = 4
+        chatwoot_calls_per_minute = 1000000
+        chatwoot_pause_ms = 20
+        loop_turns_max = 1000000
+        loop_flips_max = 1000000
         [[upstream]]
         name = "main"
         base_url = "{}/v1"

@@ -18,6 +18,7 @@ mod inbox;
 mod inbox_report;
 mod ledger;
 mod limits;
+mod neighbours;
 mod relay;
 mod reload;
 mod upstream_answers;

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::chatwoot::event::{Assignee, LastMessage, Sender};
+use crate::chatwoot::installation::Installation;
 use crate::config::{Agent, AgentKind, Handoff};
 use crate::http::resolve::Resolver;
 
@@ -113,7 +114,12 @@ fn channel(address: SocketAddr, user_token: bool) -> Arc<config::Channel> {
         user_token: user_token.then(|| "user-token".into()),
         path_token: None,
         agent: Arc::new(Agent { id: "a".to_owned(), kind: AgentKind::Knowledge { dir: ".".into() } }),
-        handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+        handoff: Handoff {
+            team_id: None,
+            message: String::new(),
+            notice: String::new(),
+            unreadable: Default::default(),
+        },
     })
 }
 
@@ -121,7 +127,7 @@ fn chatwoot(address: SocketAddr, user_token: bool, wait_ms: u64) -> Chatwoot {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let http = Client::new(Resolver::new(), Duration::from_secs(5));
     let metrics = Arc::new(Metrics::new().unwrap());
-    Chatwoot::new(http, channel(address, user_token), Duration::from_millis(wait_ms), metrics)
+    Chatwoot::new(http, channel(address, user_token), Installation::roomy(), Duration::from_millis(wait_ms), metrics)
 }
 
 fn conversation_answer() -> Value {
@@ -242,6 +248,8 @@ async fn a_failure_says_what_it_means_for_a_second_try() {
     ];
     for (say, class, may_have_acted) in cases {
         server.say(say);
+        // One that no earlier 429 has paused.
+        let calls = Chatwoot { installation: Installation::roomy(), ..calls.clone() };
         let error = calls.post(12, &Outgoing { content: "x", private: true, mark: None }).await.unwrap_err();
         assert_eq!((error.class, error.may_have_acted(), error.call), (class, may_have_acted, "post"));
     }
@@ -281,7 +289,7 @@ async fn a_handoff_in_its_order_as_the_customer_and_the_humans_see_it() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let http = Client::new(Resolver::new(), Duration::from_secs(5));
     let metrics = Arc::new(Metrics::new().unwrap());
-    let calls = Chatwoot::new(http, Arc::new(channel), Duration::from_secs(15), metrics);
+    let calls = Chatwoot::new(http, Arc::new(channel), Installation::roomy(), Duration::from_secs(15), metrics);
     let id = key.conversation_id;
 
     assert_eq!(calls.conversation(id).await.unwrap().status, Some(Status::Pending));

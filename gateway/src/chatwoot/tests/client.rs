@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::chatwoot::client::{CallClass, CallError, Chatwoot, Outgoing, Priority};
 use crate::chatwoot::event::{Assignee, LastMessage, Sender, Status, TurnMark};
+use crate::chatwoot::installation::Installation;
 use crate::config::{Agent, AgentKind, Channel, Handoff};
 use crate::conversation::Medium;
 use crate::http::client::Client;
@@ -69,7 +70,7 @@ impl Stage {
 fn client(channel: Channel, wait: Duration, metrics: &Arc<Metrics>) -> Chatwoot {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let http = Client::new(Resolver::new(), Duration::from_secs(5));
-    Chatwoot::new(http, Arc::new(channel), wait, Arc::clone(metrics))
+    Chatwoot::new(http, Arc::new(channel), Installation::roomy(), wait, Arc::clone(metrics))
 }
 
 /// As the fake's defaults have it.
@@ -85,7 +86,12 @@ fn channel(url: &str) -> Channel {
         user_token: Some(SecretString::from("fake-user-token")),
         path_token: None,
         agent: Arc::new(Agent { id: "faq".to_owned(), kind: AgentKind::Knowledge { dir: "knowledge".into() } }),
-        handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+        handoff: Handoff {
+            team_id: None,
+            message: String::new(),
+            notice: String::new(),
+            unreadable: Default::default(),
+        },
     }
 }
 
