@@ -63,8 +63,6 @@ pub enum Act {
     CustomerOpensWidget,
     /// The customer answers Chatwoot's request for a mail address.
     CustomerGivesEmail { message_id: u64, email: String },
-    /// A voice note has been written down.
-    Transcribe { message_id: u64, text: String },
     /// The customer picks from an interactive message of ours: `[{title, value}]` and the like.
     CustomerAnswers { message_id: u64, submitted_values: Value },
     /// A human writes to the customer. A pending conversation stays pending.
@@ -97,6 +95,8 @@ pub enum Act {
     MarkDelivered { message_id: u64 },
     /// The channel could not deliver a message.
     MarkFailed { message_id: u64, error: String },
+    /// Chatwoot has written down what a voice note says.
+    Transcribe { message_id: u64, text: String },
     /// A human deletes a message.
     DeleteMessage { message_id: u64 },
 }
@@ -165,11 +165,6 @@ impl State {
             Act::CustomerGivesEmail { message_id, email } => self.update_message(key, message_id, |message| {
                 message.content_attributes.insert("submitted_email".to_owned(), email.into());
             })?,
-            Act::Transcribe { message_id, text } => self.update_message(key, message_id, |message| {
-                for attachment in message.attachments.iter_mut().filter_map(Value::as_object_mut) {
-                    attachment.insert("transcribed_text".to_owned(), text.clone().into());
-                }
-            })?,
             Act::HumanReplies { text } => return self.post(key, outgoing(human, &text)).map(Some),
             Act::PrivateNote { text } => {
                 return self.post(key, Draft { private: true, ..outgoing(human, &text) }).map(Some);
@@ -211,6 +206,13 @@ impl State {
             Act::MarkFailed { message_id, error } => self.update_message(key, message_id, |message| {
                 "failed".clone_into(&mut message.status);
                 message.content_attributes.insert("external_error".to_owned(), error.into());
+            })?,
+            Act::Transcribe { message_id, text } => self.update_message(key, message_id, |message| {
+                let audio = |one: &&mut Value| one.get("file_type").is_some_and(|kind| kind == "audio");
+                let notes = message.attachments.iter_mut().filter(audio).filter_map(Value::as_object_mut);
+                for note in notes {
+                    note.insert("transcribed_text".to_owned(), text.as_str().into());
+                }
             })?,
             Act::DeleteMessage { message_id } => self.update_message(key, message_id, |message| {
                 message.content = Some("This message was deleted".to_owned());
