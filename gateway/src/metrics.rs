@@ -144,8 +144,12 @@ pub struct RelayMetrics {
     pub handoffs: IntCounterVec,
     /// Calls to Chatwoot, by call and outcome.
     pub chatwoot_requests: IntCounterVec,
-    /// Tries of an agent, by kind and outcome.
+    /// Tries of an agent, by agent, kind and outcome.
     pub agent_requests: IntCounterVec,
+    /// Tools a model called, by tool and outcome: `ok`, `error` (it was told why).
+    pub agent_tool_calls: IntCounterVec,
+    /// What agents decided beside their answers, by action and outcome: `done`, `left_out`.
+    pub actions: IntCounterVec,
     /// Conversations with work.
     pub lanes: IntGauge,
     /// Turns running.
@@ -394,8 +398,20 @@ impl Metrics {
                 agent_requests: counter_vec(
                     r,
                     "relais_agent_requests_total",
-                    "Tries of an agent, by kind and outcome.",
-                    &["kind", "outcome"],
+                    "Tries of an agent, by agent, kind and outcome.",
+                    &["agent", "kind", "outcome"],
+                )?,
+                agent_tool_calls: counter_vec(
+                    r,
+                    "relais_agent_tool_calls_total",
+                    "Tools a model called, by tool and outcome.",
+                    &["tool", "outcome"],
+                )?,
+                actions: counter_vec(
+                    r,
+                    "relais_agent_actions_total",
+                    "What agents decided beside their answers, by action and outcome.",
+                    &["action", "outcome"],
                 )?,
                 lanes: gauge(r, "relais_lanes", "Conversations with work.")?,
                 turns_running: gauge(r, "relais_turns_running", "Turns running.")?,

@@ -11,6 +11,7 @@
 //! back, or put two sections together.
 
 mod folder;
+mod passages;
 mod small_talk;
 mod synonyms;
 mod tokens;
@@ -25,6 +26,7 @@ use super::{Answer, Answered, Question};
 use crate::conversation::{Language, Speaker, Utterance, language};
 pub use folder::KnowledgeError;
 use folder::Section;
+pub(super) use passages::Passage;
 use tokens::Tokens;
 
 /// Share of the question that a section must know. Lower, and questions about things the folder does not mention are
@@ -106,7 +108,7 @@ impl Knowledge {
             Some(reply) => Answer::Reply { text: reply.to_owned(), sources: Vec::new() },
             None => self.look_up(&text, spoken),
         };
-        Answered { answer, tokens: None }
+        Answered { answer, actions: Vec::new(), tokens: None }
     }
 
     fn look_up(&self, text: &str, spoken: Language) -> Answer {

@@ -300,6 +300,11 @@ impl Inbox {
         self.read(conversation, move |db| reader::open_turn(db, conversation)).await
     }
 
+    /// The newest message that was known to the conversation's last turn, if that turn was to end the conversation.
+    pub async fn resolved_after(&self, conversation: ConversationRow) -> Result<Option<u64>, InboxError> {
+        self.read(conversation, move |db| reader::resolved_after(db, conversation)).await
+    }
+
     /// Makes durable what a turn will post.
     pub async fn plan(&self, plan: Plan) -> Result<(), InboxError> {
         self.write(Write::Plan(plan)).await.map(drop)

@@ -58,7 +58,7 @@ CREATE TABLE turns (
   handoff TEXT,
   deferrals INTEGER NOT NULL DEFAULT 0,
   planned_at_ms INTEGER NOT NULL,
-  outcome TEXT, ended_at_ms INTEGER
+  outcome TEXT, ended_at_ms INTEGER, agent TEXT
 ) STRICT;
 CREATE UNIQUE INDEX turns_open ON turns (conversation) WHERE outcome IS NULL;
 CREATE INDEX turns_of ON turns (conversation);
@@ -83,6 +83,15 @@ const LATER_INDICES: &str = "
 CREATE INDEX IF NOT EXISTS deliveries_damaged ON deliveries (conversation) WHERE state = 2;
 CREATE INDEX IF NOT EXISTS conversations_put_off ON conversations (not_before_ms) WHERE not_before_ms > 0;
 ";
+
+/// Added later than the tables, so it may be missing in a file of this version: the agent that a turn's decision is of.
+fn add_later_columns(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let has_agent = "SELECT 1 FROM pragma_table_info('turns') WHERE name = 'agent'";
+    if !connection.prepare(has_agent)?.exists([])? {
+        connection.execute_batch("ALTER TABLE turns ADD COLUMN agent TEXT")?;
+    }
+    Ok(())
+}
 
 /// Where the file is.
 pub(super) fn path(dir: &Path) -> PathBuf {
@@ -132,6 +141,7 @@ pub(super) fn begin(connection: &mut Connection) -> Result<(), InboxError> {
     if !stopped_cleanly {
         check(connection)?;
     }
+    add_later_columns(connection).map_err(InboxError::Open)?;
     connection.execute_batch(LATER_INDICES).map_err(InboxError::Open)?;
     connection.execute("UPDATE house SET stopped_cleanly = 0", []).map_err(InboxError::Open)?;
     Ok(())

@@ -41,6 +41,8 @@ pub struct Plan {
     pub known_message_id: u64,
     /// Why a human takes over, if that is what it does.
     pub handoff: Option<String>,
+    /// The agent whose decision it is, for the operator; none keeps what is there.
+    pub agent: Option<String>,
     /// The first post is sent as soon as this is durable, so it is *sending* by the same sync.
     pub send_now: bool,
     /// What to post, in order.
@@ -164,9 +166,10 @@ fn conversation_row(db: &Connection, key: &ConversationKey, now_ms: i64) -> Resu
 fn plan(db: &Connection, plan: &Plan) -> Result<Written, rusqlite::Error> {
     let turn = plan.turn.as_bytes();
     db.prepare_cached(
-        "INSERT INTO turns (id, conversation, upto_seq, known_message_id, handoff, planned_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (id) DO UPDATE SET handoff = excluded.handoff, known_message_id = excluded.known_message_id",
+        "INSERT INTO turns (id, conversation, upto_seq, known_message_id, handoff, planned_at_ms, agent)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (id) DO UPDATE SET handoff = excluded.handoff, known_message_id = excluded.known_message_id,
+         agent = coalesce(excluded.agent, agent)",
     )?
     .execute(params![
         turn,
@@ -175,6 +178,7 @@ fn plan(db: &Connection, plan: &Plan) -> Result<Written, rusqlite::Error> {
         plan.known_message_id.cast_signed(),
         plan.handoff,
         plan.now_ms,
+        plan.agent,
     ])?;
     db.prepare_cached("UPDATE posts SET state = 3 WHERE turn = ?1 AND state < 2")?.execute(params![turn])?;
     let first: u32 = db

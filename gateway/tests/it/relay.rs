@@ -15,6 +15,7 @@ use relais_gateway::config::Config;
 use relais_gateway::http::client::Client;
 use relais_gateway::http::resolve::Resolver;
 use relais_gateway::inbox::{ConversationKey, Delivery, Inbox, Sameness};
+use relais_gateway::llm::upstream::Upstreams;
 use relais_gateway::metrics::Metrics;
 use relais_gateway::relay::{Payer, RelayHandle, RelayParts, Served};
 use relais_loadtest::fakes::chatwoot::{
@@ -84,7 +85,8 @@ impl World {
         self.metrics = Arc::new(Metrics::new().unwrap());
         let inbox = Inbox::open(self.dir.path(), &self.config.inbox, clock.clone(), Arc::clone(&self.metrics)).unwrap();
         let http = Client::new(Resolver::new(), Duration::from_secs(1));
-        let agents = Arc::new(Agents::build(&self.config, &http, Arc::clone(&self.metrics)).unwrap());
+        let upstreams = Upstreams::new(&self.config.upstreams, &clock, &self.metrics, None).unwrap();
+        let agents = Arc::new(Agents::build(&self.config, &upstreams, &http, Arc::clone(&self.metrics)).unwrap());
         let tenant = &self.config.tenants[0];
         let channel = Arc::clone(&tenant.channels[0]);
         let (account, policy) = (Arc::clone(&self.account), Arc::clone(&tenant.policy));

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::chatwoot::event::{Assignee, LastMessage, Sender};
 use crate::config::{Agent, AgentKind, Handoff};
+use crate::conversation::Priority;
 use crate::http::resolve::Resolver;
 
 /// What the server does with one request.
@@ -112,8 +113,13 @@ fn channel(address: SocketAddr, user_token: bool) -> Arc<config::Channel> {
         webhook_secrets: Vec::new(),
         user_token: user_token.then(|| "user-token".into()),
         path_token: None,
-        agent: Arc::new(Agent { id: "a".to_owned(), kind: AgentKind::Knowledge { dir: ".".into() } }),
-        handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+        agent: Arc::new(Agent {
+            id: "a".to_owned(),
+            kind: AgentKind::Knowledge { dir: ".".into() },
+            fallback: Vec::new(),
+        }),
+        choices: Vec::new(),
+        handoff: Handoff { team_id: None, teams: Default::default(), message: String::new(), notice: String::new() },
     })
 }
 

@@ -13,10 +13,11 @@ use relais_loadtest::http::{Server, full};
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::chatwoot::client::{CallClass, CallError, Chatwoot, Outgoing, Priority};
+use crate::chatwoot::client::{CallClass, CallError, Chatwoot, Outgoing};
 use crate::chatwoot::event::{Assignee, LastMessage, Sender, Status, TurnMark};
 use crate::config::{Agent, AgentKind, Channel, Handoff};
 use crate::conversation::Medium;
+use crate::conversation::Priority;
 use crate::http::client::Client;
 use crate::http::resolve::Resolver;
 use crate::metrics::Metrics;
@@ -84,8 +85,13 @@ fn channel(url: &str) -> Channel {
         webhook_secrets: vec![],
         user_token: Some(SecretString::from("fake-user-token")),
         path_token: None,
-        agent: Arc::new(Agent { id: "faq".to_owned(), kind: AgentKind::Knowledge { dir: "knowledge".into() } }),
-        handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+        agent: Arc::new(Agent {
+            id: "faq".to_owned(),
+            kind: AgentKind::Knowledge { dir: "knowledge".into() },
+            fallback: Vec::new(),
+        }),
+        choices: Vec::new(),
+        handoff: Handoff { team_id: None, teams: Default::default(), message: String::new(), notice: String::new() },
     }
 }
 
