@@ -575,7 +575,10 @@ fn agents_of_both_kinds() {
     check_small(
         "agent = \"default\"",
         "agent = \"default\"\nagents = [{ agent = \"default\" }, { chatwoot_inbox = 1, agent = \"nobody\" }]",
-        &[("24:11: tenant[0].chatwoot[0].agents[0]", "would fit everywhere"), ("24:56: tenant[0].chatwoot[0].agents[1].agent", "there is no agent \"nobody\"")],
+        &[
+            ("24:11: tenant[0].chatwoot[0].agents[0]", "would fit everywhere"),
+            ("24:56: tenant[0].chatwoot[0].agents[1].agent", "there is no agent \"nobody\""),
+        ],
     );
     // An error in an upstream is not also an error of those who refer to it.
     check_small("http://127.0.0.1:8000/v1", "nowhere", &[("4:1: upstream[0].base_url", "must begin with")]);

@@ -70,10 +70,8 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
             return Ok(TurnEnd::Stopped);
         }
         if let Err(why) = conversation.known.ours() {
-            match take_back(conversation).await? {
-                TakenBack::Yes => {}
-                TakenBack::No => return leave(conversation, why).await,
-                TakenBack::Later => return conversation.put_off(None).await,
+            if let Some(end) = leave_or_take_back(conversation, why).await? {
+                return Ok(end);
             }
         }
         let Some(_permits) = conversation.permits().await else { return Ok(TurnEnd::Stopped) };
@@ -91,7 +89,7 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
     }
 }
 
-/// Asks, looks again, posts. None if the customer said something newer first.
+/// Asks, looks again, posts. None if it has to start over: the customer said something newer first.
 async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Result<Option<TurnEnd>, InboxError> {
     conversation.catch_up().await?;
     let upto_seq = conversation.known.last_seq;
@@ -106,7 +104,7 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
             (handover::decline(conversation).await?, ByAgent::default())
         }
         Asked::Superseded => return Ok(None),
-        Asked::NotOurs(why) => return leave(conversation, why).await.map(Some),
+        Asked::NotOurs(why) => return leave_or_take_back(conversation, why).await,
         Asked::Handoff(reason, by) => return hand_over(conversation, turn, upto_seq, reason, by).await.map(Some),
     };
     let posts = replies(conversation, &reply).into_iter().chain(actions(&by.actions)).collect();
@@ -114,7 +112,7 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
     match read_again(conversation).await? {
         Gate::Ours if may_start_over && conversation.known.asked_after(upto_seq) => return Ok(None),
         Gate::Ours => {}
-        Gate::NotOurs(why) => return leave(conversation, why).await.map(Some),
+        Gate::NotOurs(why) => return leave_or_take_back(conversation, why).await,
         Gate::Gone => return conversation.finish("not_ours", i64::MAX, None, Vec::new()).await.map(Some),
         Gate::Later => {
             // The answer is kept, so that the agent need not be asked again when Chatwoot is back.
@@ -235,6 +233,15 @@ async fn signals(conversation: &mut Conversation) -> Result<TurnEnd, InboxError>
         return Ok(end);
     }
     conversation.finish("signal", i64::MAX, None, Vec::new()).await
+}
+
+/// Not ours, unless it was us who ended it while the customer wrote: none if it is ours again.
+async fn leave_or_take_back(conversation: &mut Conversation, why: NotOurs) -> Result<Option<TurnEnd>, InboxError> {
+    match take_back(conversation).await? {
+        TakenBack::Yes => Ok(None),
+        TakenBack::No => leave(conversation, why).await.map(Some),
+        TakenBack::Later => conversation.put_off(None).await.map(Some),
+    }
 }
 
 /// Not ours: everything asked so far ends here.

@@ -266,8 +266,11 @@ fn odd_answers_are_read_or_refused() {
 #[tokio::test]
 async fn tools_are_called_in_rounds_and_all_of_it_is_counted() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("orders.md"), "# Orders\n\n## Where is my order\n\nLook at the tracking page, by our rules.")
-        .unwrap();
+    std::fs::write(
+        dir.path().join("orders.md"),
+        "# Orders\n\n## Where is my order\n\nLook at the tracking page, by our rules.",
+    )
+    .unwrap();
     let fake = fake().await;
     let model = agent(&format!("{}/v1", fake.url()), |model| model.knowledge = Some(dir.path().to_owned()));
     let call = |name: &str, arguments: &str| ToolCall { name: name.to_owned(), arguments: arguments.to_owned() };
@@ -284,7 +287,10 @@ async fn tools_are_called_in_rounds_and_all_of_it_is_counted() {
     let bodies: Vec<Value> = calls.iter().map(|call| serde_json::from_slice(call.body.as_bytes()).unwrap()).collect();
     assert_eq!(bodies.len(), 3);
     let system = bodies[0]["messages"][0]["content"].as_str().unwrap();
-    assert!(system.contains("Look at the tracking page, by our rules."), "passages are given before any search: {system}");
+    assert!(
+        system.contains("Look at the tracking page, by our rules."),
+        "passages are given before any search: {system}"
+    );
     let messages = bodies[2]["messages"].as_array().unwrap();
     let (asked, told) = (&messages[messages.len() - 4], &messages[messages.len() - 3]);
     assert_eq!(asked["tool_calls"][0]["function"]["arguments"], r#"{"query":"order tracking"}"#);
