@@ -315,7 +315,7 @@ pub(super) struct RawAgent {
     /// `openai`: the conversation's custom attributes it may set. Not given: any.
     pub(super) attributes: Option<Vec<String>>,
     /// `openai`: times the model may call tools before it has to answer. Default 4.
-    #[schemars(range(min = 0, max = 32))]
+    #[schemars(range(min = 1, max = 32))]
     pub(super) tool_rounds_max: Option<u32>,
     /// `openai`: tool calls of one answer, all rounds together. Default 8.
     #[schemars(range(min = 1, max = 256))]

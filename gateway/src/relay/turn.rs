@@ -69,10 +69,10 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
         if !burst_ended(conversation).await? {
             return Ok(TurnEnd::Stopped);
         }
-        if let Err(why) = conversation.known.ours() {
-            if let Some(end) = leave_or_take_back(conversation, why).await? {
-                return Ok(end);
-            }
+        if let Err(why) = conversation.known.ours()
+            && let Some(end) = leave_or_take_back(conversation, why).await?
+        {
+            return Ok(end);
         }
         let Some(_permits) = conversation.permits().await else { return Ok(TurnEnd::Stopped) };
         let running = conversation.relay.parts.metrics.relay.turns_running.clone();
