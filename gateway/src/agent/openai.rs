@@ -41,7 +41,7 @@ const CALL_ID_CHARS_MAX: usize = 128;
 pub(super) struct OpenAi {
     client: ModelClient,
     pub(super) model: Model,
-    knowledge: Option<Arc<Knowledge>>,
+    pub(super) knowledge: Option<Arc<Knowledge>>,
     metrics: Arc<Metrics>,
 }
 

@@ -131,9 +131,11 @@ mod tests {
             handoff: Handoff {
                 team_id: None,
                 teams: Default::default(),
+                unreadable: Default::default(),
                 message: String::new(),
                 notice: String::new(),
             },
+            idle: crate::config::Idle::default(),
         })
     }
 

@@ -14,7 +14,7 @@ use super::retry::Tries;
 use super::turn::declines;
 use super::{Payer, Relay};
 use crate::agent::{Answer, Answered, Question};
-use crate::config::{self, AgentKind, Level};
+use crate::config::{self, AgentKind, Level, Unreadable};
 use crate::conversation::Action;
 use crate::handoff::{self, HandoffReason, Signals};
 use crate::inbox::InboxError;
@@ -49,7 +49,9 @@ pub(super) async fn ask(
     may_start_over: bool,
 ) -> Result<Asked, InboxError> {
     let texts: Vec<&str> = conversation.known.asks().iter().map(|ask| ask.text.as_str()).collect();
-    let unreadable = conversation.known.asks().iter().any(|ask| ask.unreadable);
+    // Else the agent is told what it was, and the customer may be asked to write.
+    let to_human = conversation.channel.handoff.unreadable == Unreadable::Human;
+    let unreadable = to_human && conversation.known.asks().iter().any(|ask| ask.unreadable);
     // Where the plan has no handoff and the operator nothing to say about it, the agent goes on.
     let heard = conversation.handoff || declines(conversation);
     let customer_text = if heard { texts.join("\n") } else { String::new() };

@@ -13,9 +13,11 @@ use uuid::Uuid;
 
 use super::act::{TakenBack, act, take_back};
 use super::ask::{Asked, ByAgent, ask};
+use super::breaker::{Circle, circle};
 use super::deliver::{Delivered, deliver, said};
 use super::handover::{self, Opened, hand_over};
-use super::known::NotOurs;
+use super::idle::{self, Reopened};
+use super::known::{NOT_OURS, NotOurs, SIGNAL, SUPERSEDED};
 use super::lane::{Conversation, Waited};
 use super::retry::Tries;
 use crate::chatwoot::client::CallClass;
@@ -62,7 +64,10 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
         return resume(conversation, turn).await;
     }
     if conversation.known.asks().is_empty() {
-        return signals(conversation).await;
+        return match conversation.known.idle {
+            Some(message_id) => idle::settle(conversation, message_id).await,
+            None => signals(conversation).await,
+        };
     }
     let mut superseded = 0;
     loop {
@@ -74,6 +79,10 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
         {
             return Ok(end);
         }
+        if conversation.known.asks().is_empty() {
+            // All of it was deleted.
+            return signals(conversation).await;
+        }
         let Some(_permits) = conversation.permits().await else { return Ok(TurnEnd::Stopped) };
         let running = conversation.relay.parts.metrics.relay.turns_running.clone();
         running.inc();
@@ -83,7 +92,7 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
             Some(end) => return Ok(end),
             None => {
                 superseded += 1;
-                conversation.relay.parts.metrics.relay.turns.with_label_values(&["superseded"]).inc();
+                conversation.relay.parts.metrics.relay.turns.with_label_values(&[SUPERSEDED]).inc();
             }
         }
     }
@@ -95,7 +104,11 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
     let upto_seq = conversation.known.last_seq;
     let turn = Uuid::now_v7();
     let asked = match conversation.known.ours() {
-        Ok(()) => ask(conversation, upto_seq, may_start_over).await?,
+        Ok(()) => match circle(conversation).await? {
+            Circle::None => ask(conversation, upto_seq, may_start_over).await?,
+            Circle::Found => Asked::Handoff(HandoffReason::Looping, ByAgent::default()),
+            Circle::Resting(left) => return conversation.rest(left).await.map(Some),
+        },
         Err(why) => Asked::NotOurs(why),
     };
     let (reply, by) = match asked {
@@ -113,7 +126,7 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
         Gate::Ours if may_start_over && conversation.known.asked_after(upto_seq) => return Ok(None),
         Gate::Ours => {}
         Gate::NotOurs(why) => return leave_or_take_back(conversation, why).await,
-        Gate::Gone => return conversation.finish("not_ours", i64::MAX, None, Vec::new()).await.map(Some),
+        Gate::Gone => return conversation.finish(NOT_OURS, i64::MAX, None, Vec::new()).await.map(Some),
         Gate::Later => {
             // The answer is kept, so that the agent need not be asked again when Chatwoot is back.
             let planned = plan(conversation, turn, upto_seq, None, by, posts, false).await?;
@@ -140,9 +153,11 @@ pub(super) fn actions(actions: &[Action]) -> impl Iterator<Item = (PostKind, Str
     actions.iter().filter_map(|action| Some((PostKind::Action, serde_json::to_string(action).ok()?)))
 }
 
-/// Waits until the customer has paused, or has been writing for long enough. False if the relay stops first.
+/// Waits until the customer has paused, or has been writing for long enough, and until the words of a voice note have
+/// come, or have had their time to come. False if the relay stops first.
 async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError> {
     let (burst, burst_max) = (conversation.relay.parts.limits.burst, conversation.relay.parts.limits.burst_max);
+    let voice = conversation.relay.parts.limits.voice_wait;
     loop {
         conversation.catch_up().await?;
         if conversation.known.ours().is_err() {
@@ -153,7 +168,9 @@ async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError
         let left = |since_ms: i64, wait: Duration| {
             wait.saturating_sub(Duration::from_millis(now_ms.saturating_sub(since_ms).max(0).unsigned_abs()))
         };
-        let left = left(last_ms, burst).min(left(first_ms, burst_max)).min(BURST_STEP);
+        let words = conversation.known.wordless_ms().map(|since_ms| left(since_ms, voice));
+        let words = words.unwrap_or_default().min(left(first_ms, burst_max + voice));
+        let left = left(last_ms, burst).min(left(first_ms, burst_max)).max(words).min(BURST_STEP);
         if left.is_zero() {
             return Ok(true);
         }
@@ -196,7 +213,7 @@ async fn cut_short(conversation: &mut Conversation, turn: &OpenTurn, why: NotOur
         return Ok(end);
     }
     let begun = turn.posts.iter().any(|post| matches!(post.state, PostState::Posted(_)));
-    let outcome = if begun { "replied" } else { "not_ours" };
+    let outcome = if begun { "replied" } else { NOT_OURS };
     conversation.finish(outcome, turn.upto_seq, Some(turn.id), said(turn)).await
 }
 
@@ -232,23 +249,27 @@ async fn signals(conversation: &mut Conversation) -> Result<TurnEnd, InboxError>
     {
         return Ok(end);
     }
-    conversation.finish("signal", i64::MAX, None, Vec::new()).await
+    conversation.finish(SIGNAL, i64::MAX, None, Vec::new()).await
 }
 
 /// Not ours, unless it was us who ended it while the customer wrote: none if it is ours again.
 async fn leave_or_take_back(conversation: &mut Conversation, why: NotOurs) -> Result<Option<TurnEnd>, InboxError> {
     match take_back(conversation).await? {
         TakenBack::Yes => Ok(None),
-        TakenBack::No => leave(conversation, why).await.map(Some),
+        TakenBack::No => match idle::reopen(conversation, why).await? {
+            Reopened::No => leave(conversation, why).await.map(Some),
+            Reopened::Yes => Ok(None),
+            Reopened::End(end) => Ok(Some(end)),
+        },
         TakenBack::Later => conversation.put_off(None).await.map(Some),
     }
 }
 
 /// Not ours: everything asked so far ends here.
-async fn leave(conversation: &mut Conversation, why: NotOurs) -> Result<TurnEnd, InboxError> {
+pub(super) async fn leave(conversation: &mut Conversation, why: NotOurs) -> Result<TurnEnd, InboxError> {
     match show(conversation, why).await? {
         Some(end) => Ok(end),
-        None => conversation.finish("not_ours", i64::MAX, None, Vec::new()).await,
+        None => conversation.finish(NOT_OURS, i64::MAX, None, Vec::new()).await,
     }
 }
 
@@ -264,6 +285,16 @@ async fn show(conversation: &mut Conversation, why: NotOurs) -> Result<Option<Tu
         Gate::Stopped => return Ok(Some(TurnEnd::Stopped)),
         Gate::NotOurs(NotOurs::HumanHidden) => {}
         Gate::Ours | Gate::NotOurs(_) | Gate::Gone => return Ok(None),
+    }
+    match circle(conversation).await? {
+        Circle::None => {}
+        Circle::Found => {
+            let upto_seq = conversation.known.last_seq;
+            let reason = HandoffReason::Looping;
+            return hand_over(conversation, Uuid::now_v7(), upto_seq, reason, ByAgent::default()).await.map(Some);
+        }
+        // Opening it is what is undone each time, and the note that says so is there.
+        Circle::Resting(_) => return Ok(None),
     }
     match handover::open(conversation).await {
         Opened::Done | Opened::Gone => Ok(None),
