@@ -286,7 +286,7 @@ pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
         .map_err(|error| StartError::Inbox(config.storage.dir.clone(), error))?;
     let client = Client::new(resolver.clone(), config.timeouts.connect);
     let installations = Arc::new(Installations::new(&config.relay, clock.clone()));
-    let agents = Agents::build(&config, &client, Arc::clone(&metrics)).map_err(StartError::Agents)?;
+    let agents = Agents::build(&config, &upstreams, &client, Arc::clone(&metrics)).map_err(StartError::Agents)?;
     let (access_log, access_log_writer) =
         AccessLog::start(config.log.access, clock.clone(), metrics.access_log_dropped.clone())
             .map_err(StartError::AccessLog)?;

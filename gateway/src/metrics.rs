@@ -157,11 +157,15 @@ pub struct RelayMetrics {
     pub loops: IntCounterVec,
     /// Calls to Chatwoot, by call and outcome.
     pub chatwoot_requests: IntCounterVec,
+    /// Tries of an agent, by agent, kind and outcome.
+    pub agent_requests: IntCounterVec,
+    /// Tools a model called, by tool and outcome: `ok`, `error` (it was told why).
+    pub agent_tool_calls: IntCounterVec,
+    /// What agents decided beside their answers, by action and outcome: `done`, `left_out`.
+    pub actions: IntCounterVec,
     /// What became of calls to Chatwoot in their installation's budget, by call and result: `at_once`, `waited`,
     /// `no_room` (not sent), `dropped` (a courtesy, not sent), `throttled` (sent, and turned away by Chatwoot).
     pub chatwoot_budget: IntCounterVec,
-    /// Tries of an agent, by kind and outcome.
-    pub agent_requests: IntCounterVec,
     /// 1 while an agent answers from its folder as it is, 0 while from what was read before.
     pub knowledge_ok: prometheus::IntGaugeVec,
     /// Folders that had changed and were read again.
@@ -479,8 +483,20 @@ impl Metrics {
                 agent_requests: counter_vec(
                     r,
                     "relais_agent_requests_total",
-                    "Tries of an agent, by kind and outcome.",
-                    &["kind", "outcome"],
+                    "Tries of an agent, by agent, kind and outcome.",
+                    &["agent", "kind", "outcome"],
+                )?,
+                agent_tool_calls: counter_vec(
+                    r,
+                    "relais_agent_tool_calls_total",
+                    "Tools a model called, by tool and outcome.",
+                    &["tool", "outcome"],
+                )?,
+                actions: counter_vec(
+                    r,
+                    "relais_agent_actions_total",
+                    "What agents decided beside their answers, by action and outcome.",
+                    &["action", "outcome"],
                 )?,
                 lanes: gauge(r, "relais_lanes", "Conversations with work.")?,
                 turns_running: gauge(r, "relais_turns_running", "Turns running.")?,

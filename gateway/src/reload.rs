@@ -56,7 +56,8 @@ impl Gateway {
         }
         let upstreams = Upstreams::new(&config.upstreams, &self.clock, &self.metrics, Some(&self.upstreams()))
             .map_err(ReloadError::Upstreams)?;
-        let agents = Agents::build(&config, &self.client, Arc::clone(&self.metrics)).map_err(ReloadError::Agents)?;
+        let agents =
+            Agents::build(&config, &upstreams, &self.client, Arc::clone(&self.metrics)).map_err(ReloadError::Agents)?;
         if let (Some(tls), Some(files)) = (&self.tls, &config.listen.tls) {
             tls.reload(files).map_err(ReloadError::Tls)?;
         }

@@ -13,6 +13,7 @@ mod folder;
 mod index;
 mod kind;
 mod live;
+mod passages;
 mod small_talk;
 mod synonyms;
 mod tokens;
@@ -25,6 +26,7 @@ use crate::conversation::{Language, Speaker, Utterance, language};
 pub use folder::KnowledgeError;
 use index::{Found, Index, Indexed};
 pub(super) use live::{Knowledge, Looked};
+pub(super) use passages::Passage;
 
 /// What is shown of a section.
 const PASSAGE_CHARS_MAX: usize = 1_500;
@@ -43,7 +45,7 @@ impl Index {
             Some(reply) => Answer::Reply { text: reply.to_owned(), sources: Vec::new() },
             None => self.settle(&text, spoken, None),
         };
-        Answered { answer, tokens: None }
+        Answered { answer, actions: Vec::new(), tokens: None }
     }
 
     /// Looks up what was said; if it follows a question of ours, first as the answer to that.

@@ -27,6 +27,7 @@ use crate::chatwoot::event::{ConversationView, Message, Status, TurnMark};
 use crate::chatwoot::installation::{Installation, NoRoom, Taken};
 use crate::chatwoot::{text, wire};
 use crate::config;
+use crate::conversation::Priority;
 use crate::conversation::choice::Choice;
 use crate::http::body::{self, ReadError};
 use crate::http::client::{Client, SendError};
@@ -69,31 +70,6 @@ pub struct Outgoing<'a> {
 pub struct Posted {
     /// Its number.
     pub message_id: u64,
-}
-
-/// How soon humans should look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    /// Last.
-    Low,
-    /// In turn.
-    Medium,
-    /// Soon.
-    High,
-    /// Now.
-    Urgent,
-}
-
-impl Priority {
-    /// Chatwoot's word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::Urgent => "urgent",
-        }
-    }
 }
 
 /// Part of a conversation's messages.
@@ -225,6 +201,11 @@ struct LabelsAnswer {
 }
 
 #[derive(Deserialize)]
+struct AttributesAnswer {
+    custom_attributes: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
 struct MessagesAnswer<'a> {
     #[serde(borrow)]
     payload: Vec<&'a RawValue>,
@@ -266,13 +247,18 @@ impl Chatwoot {
     /// one, asks again.
     pub async fn conversation(&self, id: u64) -> Result<ConversationView, CallError> {
         const CALL: &str = "conversation";
-        let read = |token| self.call(CALL, Method::GET, id, "", Bytes::new(), token);
-        let answer = match (read(&self.channel.bot_token).await, &self.channel.user_token) {
-            (Err(error), Some(user)) if error.class == CallClass::Transient(500) => read(user).await?,
-            (answer, _) => answer?,
-        };
+        let answer = self.read(CALL, id).await?;
         let view = serde_json::from_slice::<wire::RawConversation<'_>>(&answer).ok().and_then(|raw| raw.view());
         view.filter(|view| view.id == id).ok_or_else(|| CallError::new(CALL, CallCause::Shape("conversation")))
+    }
+
+    /// The conversation as Chatwoot writes it: by the user's token where the bot's fails.
+    async fn read(&self, name: &'static str, id: u64) -> Result<Bytes, CallError> {
+        let read = |token| self.call(name, Method::GET, id, "", Bytes::new(), token);
+        match (read(&self.channel.bot_token).await, &self.channel.user_token) {
+            (Err(error), Some(user)) if error.class == CallClass::Transient(500) => read(user).await,
+            (answer, _) => answer,
+        }
     }
 
     /// Posts a message, without control characters and with its Liquid broken. On success it is stored; the channel delivers it later.
@@ -355,6 +341,25 @@ impl Chatwoot {
     /// Replaces all labels: read them first.
     pub async fn set_labels(&self, id: u64, labels: &[String]) -> Result<(), CallError> {
         self.send_json("set_labels", Method::POST, id, "/labels", &json!({ "labels": labels })).await.map(drop)
+    }
+
+    /// The operator's own fields of the conversation.
+    pub async fn attributes(&self, id: u64) -> Result<serde_json::Map<String, serde_json::Value>, CallError> {
+        const CALL: &str = "conversation";
+        let answer = self.read(CALL, id).await?;
+        serde_json::from_slice::<AttributesAnswer>(&answer)
+            .map(|answer| answer.custom_attributes)
+            .map_err(|_| CallError::new(CALL, CallCause::Shape("custom_attributes")))
+    }
+
+    /// Replaces all of them: read them first.
+    pub async fn set_attributes(
+        &self,
+        id: u64,
+        attributes: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(), CallError> {
+        let body = json!({ "custom_attributes": attributes });
+        self.send_json("set_attributes", Method::POST, id, "/custom_attributes", &body).await.map(drop)
     }
 
     /// Sets the priority; none clears it.

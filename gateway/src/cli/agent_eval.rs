@@ -9,6 +9,7 @@ mod judge;
 mod report;
 mod set;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,11 +19,13 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use relais_gateway::agent::{Agents, Question, TokenUse};
-use relais_gateway::config::{AgentKind, Config};
+use relais_gateway::clock::Clock;
+use relais_gateway::config::{AgentKind, Config, Level};
 use relais_gateway::conversation::{Contact, Medium, Speaker, Utterance};
 use relais_gateway::handoff::{self, Signals};
 use relais_gateway::http::client::Client;
 use relais_gateway::http::resolve::Resolver;
+use relais_gateway::llm::upstream::Upstreams;
 use relais_gateway::metrics::Metrics;
 
 use judge::Outcome;
@@ -129,10 +132,12 @@ impl Subject {
         };
         let kind = match &agent.kind {
             AgentKind::Knowledge { dir } => format!("knowledge, {}", dir.display()),
-            AgentKind::OpenAi { model, upstream, .. } => format!("model {model} at {}", upstream.name),
+            AgentKind::OpenAi(model) => format!("model {} at {}", model.model, model.upstream.name),
         };
         let http = Client::new(Resolver::new(), config.timeouts.connect);
-        let agents = Agents::build(config, &http, metrics()?)?;
+        let metrics = metrics()?;
+        let upstreams = Upstreams::new(&config.upstreams, &Clock::system(), &metrics, None)?;
+        let agents = Agents::build(config, &upstreams, &http, metrics)?;
         let name = format!("{} ({kind})", agent.id);
         Ok(Self { name, agent_id: agent.id.clone(), agents, wait: config.relay.agent_wait })
     }
@@ -168,10 +173,12 @@ async fn ask(subject: &Subject, text: &str, conversation_id: u64) -> (Outcome, O
         history: &history,
         contact: &contact,
         medium: Medium::Web,
+        teams: &BTreeMap::new(),
+        level_max: Level::L3,
     };
     match subject.agents.answer(&subject.agent_id, question, subject.wait).await {
         Ok(answered) => (Outcome::of(answered.answer), answered.tokens),
-        Err(error) => (Outcome::Failed(relais_gateway::error::chain(&error)), None),
+        Err(failed) => (Outcome::Failed(relais_gateway::error::chain(&failed.error)), failed.tokens),
     }
 }
 

@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use relais_gateway::clock::Clock;
-use relais_gateway::config::Config;
 use relais_gateway::config::key::NewKey;
+use relais_gateway::config::{AgentKind, Config, Level};
 use relais_gateway::usage::report;
 
 use self::agent_eval::AgentCommand;
@@ -177,8 +177,23 @@ fn notes(config: &Config) -> Vec<String> {
     if config.tenants.is_empty() {
         notes.push("there is no tenant, so nobody can be served".to_owned());
     }
-    let answering: BTreeSet<&str> =
-        config.tenants.iter().flat_map(|tenant| &tenant.channels).map(|channel| channel.agent.id.as_str()).collect();
+    let mut answering = BTreeSet::new();
+    for tenant in &config.tenants {
+        let level_max = Level::opened_by(&tenant.policy);
+        for channel in &tenant.channels {
+            let own = [&channel.agent].into_iter().chain(channel.choices.iter().map(|choice| &choice.agent));
+            for agent in own.flat_map(|agent| [agent].into_iter().chain(&agent.fallback)) {
+                let higher = matches!(&agent.kind, AgentKind::OpenAi(model) if model.level > level_max);
+                if answering.insert(agent.id.as_str()) && higher {
+                    notes.push(format!(
+                        "the plans of the tenant \"{}\" open agents up to {level_max:?}, so there the agent \"{}\" has \
+                         no tool of a higher level",
+                        tenant.id, agent.id
+                    ));
+                }
+            }
+        }
+    }
     for id in config.agents.keys().filter(|id| !answering.contains(id.as_str())) {
         notes.push(format!("the agent \"{id}\" answers in no channel"));
     }

@@ -1,13 +1,14 @@
 //! What the operator wrote, resolved and valid.
 //!
 //! Read from above: `raw` is `relais.toml` as written, `check` finds what has not that form, `load` follows
-//! includes, and `sections`, `upstreams`, `tenants`, `keys` and `channels` resolve what is written (`text`: secrets,
+//! includes, and `sections`, `upstreams`, `agents`, `tenants`, `keys` and `channels` resolve what is written (`text`: secrets,
 //! addresses, instants) and ask whether it fits together. All errors are gathered in `report`, each with its file,
 //! key and line, and given at once. What comes out is one [`Config`]; everything else works on these types and
 //! never sees TOML. In the file durations are in ms and sizes in bytes, as their keys say.
 //!
 //! It holds no live state: counters, limiters and pools belong to those who use them.
 
+mod agents;
 mod channels;
 mod check;
 pub mod key;
@@ -35,6 +36,9 @@ use schemars::{JsonSchema, Schema, schema_for};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use crate::conversation::Medium;
+
+pub use agents::{Agent, AgentChoice, AgentKind, Level, Model, Tool};
 pub use report::{ConfigError, ConfigErrors, Position};
 
 /// The whole configuration.
@@ -378,38 +382,6 @@ pub enum LimitField {
     MaxCompletionTokens,
 }
 
-/// `[[agent]]`
-#[derive(Debug, Clone)]
-pub struct Agent {
-    /// Its id.
-    pub id: String,
-    /// What answers.
-    pub kind: AgentKind,
-}
-
-/// What answers.
-#[derive(Debug, Clone)]
-pub enum AgentKind {
-    /// A model behind one of the upstreams.
-    OpenAi {
-        /// The upstream.
-        upstream: Arc<Upstream>,
-        /// The model, as the upstream calls it.
-        model: String,
-        /// Instructions.
-        system_prompt: String,
-        /// Output limit of one answer. Default 800.
-        tokens_max: u32,
-        /// Sampling temperature in thousandths; none leaves it to the upstream.
-        temperature_milli: Option<u32>,
-    },
-    /// The embedded agent over a folder of Markdown.
-    Knowledge {
-        /// The folder.
-        dir: PathBuf,
-    },
-}
-
 /// `[[tenant]]`
 #[derive(Debug, Clone)]
 pub struct Tenant {
@@ -463,6 +435,8 @@ pub struct Channel {
     pub path_token: Option<SecretString>,
     /// Which agent answers.
     pub agent: Arc<Agent>,
+    /// Where another does: the first that fits.
+    pub choices: Vec<AgentChoice>,
     /// Notes and messages around a handoff.
     pub handoff: Handoff,
     /// What becomes of a conversation in which nothing happens.
@@ -489,6 +463,17 @@ pub enum IdleEnd {
     Handoff,
 }
 
+impl Channel {
+    /// Who answers in one of Chatwoot's inboxes, over a medium.
+    pub fn agent_for(&self, chatwoot_inbox_id: Option<u64>, medium: Medium) -> &Arc<Agent> {
+        let fits = |choice: &&AgentChoice| {
+            let inbox = choice.chatwoot_inbox_id.is_none_or(|wanted| chatwoot_inbox_id == Some(wanted));
+            inbox && choice.medium.is_none_or(|wanted| wanted == medium)
+        };
+        self.choices.iter().find(fits).map_or(&self.agent, |choice| &choice.agent)
+    }
+}
+
 /// What a customer reads when a human takes over, unless the operator wrote something else.
 pub const HANDOFF_MESSAGE: &str = "I am handing this over to a colleague, who will answer you here.";
 /// What a customer reads who asks for a human where the plan has no handoff, unless the operator wrote something else.
@@ -499,6 +484,8 @@ pub const HANDOFF_NOTICE: &str = "I cannot hand this chat over to a person, but 
 pub struct Handoff {
     /// Team that takes over.
     pub team_id: Option<u64>,
+    /// Teams an agent may name instead, each with its number.
+    pub teams: BTreeMap<String, u64>,
     /// What the customer reads when a human takes over. Has a default in English.
     pub message: String,
     /// What the customer reads when the plan has no handoff (D17). Has a default in English.

@@ -13,7 +13,8 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Errors, IdleEnd, Limits, Unreadable, Usage};
+use super::{Errors, IdleEnd, Level, Limits, Tool, Unreadable, Usage};
+use crate::conversation::Medium;
 
 /// The configuration of a Relais gateway. Relative paths are relative to this file's directory. Where a text or a
 /// secret is asked for, `env:NAME` takes it from a variable of the environment and `file:PATH` from a file.
@@ -344,13 +345,37 @@ pub(super) struct RawAgent {
     pub(super) model: Option<String>,
     /// `openai`: instructions, or `file:PATH`.
     pub(super) system_prompt: Option<String>,
-    /// `openai`: output limit of one answer. Default 800.
+    /// `openai`: output limit of one call of the model. Default 800.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(super) tokens_max: Option<u32>,
     /// `openai`: sampling temperature. Not given: the upstream's own.
     #[schemars(range(min = 0, max = 2))]
     pub(super) temperature: Option<f64>,
-    /// `knowledge`: the folder.
+    /// `openai`: what it may do beside answering. Default `L0`. A tenant whose plan does not open the level has the
+    /// agent at the highest level that it does.
+    pub(super) level: Option<Level>,
+    /// `openai`: of what its level allows, only these tools. Not given: all.
+    pub(super) tools: Option<Vec<Tool>>,
+    /// `openai`: labels it may add. Not given: any.
+    pub(super) labels: Option<Vec<String>>,
+    /// `openai`: the conversation's custom attributes it may set. Not given: any.
+    pub(super) attributes: Option<Vec<String>>,
+    /// `openai`: times the model may call tools before it has to answer. Default 4.
+    #[schemars(range(min = 1, max = 32))]
+    pub(super) tool_rounds_max: Option<u32>,
+    /// `openai`: tool calls of one answer, all rounds together. Default 8.
+    #[schemars(range(min = 1, max = 256))]
+    pub(super) tool_calls_max: Option<u32>,
+    /// `openai`: tokens of the conversation given to the model, by estimate; the newest whole messages that fit.
+    /// Default 8000.
+    #[schemars(range(min = 100, max = 1_000_000))]
+    pub(super) history_tokens: Option<u32>,
+    /// Who answers when this agent fails or its tokens are not paid for, in order; after the last, a human.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    pub(super) fallback: Vec<String>,
+    /// The folder of Markdown that `knowledge` answers from. `openai`: one whose passages the model is given; not
+    /// needed.
     pub(super) dir: Option<PathBuf>,
 }
 
@@ -483,6 +508,9 @@ pub(super) struct RawChannel {
     /// The id of the agent that answers.
     #[schemars(required)]
     pub(super) agent: Option<String>,
+    /// Where another agent answers: the first entry that fits.
+    #[serde(default)]
+    pub(super) agents: Vec<RawAgentChoice>,
     /// What happens around a handoff.
     pub(super) handoff: Option<RawHandoff>,
     /// What becomes of a conversation in which nothing happens.
@@ -507,6 +535,20 @@ impl Default for RawIdle {
     }
 }
 
+/// `tenant.chatwoot.agents`: fits where everything it names does.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAgentChoice {
+    /// One of Chatwoot's inboxes, by its number.
+    #[schemars(range(min = 1))]
+    pub(super) chatwoot_inbox: Option<u64>,
+    /// What the conversation runs over.
+    pub(super) medium: Option<Medium>,
+    /// The id of the agent that answers there.
+    #[schemars(required)]
+    pub(super) agent: Option<String>,
+}
+
 /// `tenant.chatwoot.handoff`
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -514,6 +556,8 @@ pub(super) struct RawHandoff {
     /// The team that takes over.
     #[schemars(range(min = 1))]
     pub(super) team_id: Option<u64>,
+    /// Teams that an agent may name instead, by a name that tells what they do: `{ billing = 3 }`.
+    pub(super) teams: BTreeMap<String, u64>,
     /// What the customer reads when a human takes over; empty says nothing. Has a default in English.
     pub(super) message: Option<String>,
     /// What the customer reads when the plan has no handoff; empty says nothing. Has a default in English.

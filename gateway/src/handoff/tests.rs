@@ -276,12 +276,8 @@ fn labels_are_unique() {
 }
 
 fn handoff(message: &str) -> config::Handoff {
-    config::Handoff {
-        team_id: None,
-        message: message.to_owned(),
-        notice: config::HANDOFF_NOTICE.to_owned(),
-        unreadable: config::Unreadable::Human,
-    }
+    let (message, notice) = (message.to_owned(), config::HANDOFF_NOTICE.to_owned());
+    config::Handoff { team_id: None, teams: Default::default(), message, notice, unreadable: config::Unreadable::Human }
 }
 
 #[test]

@@ -335,6 +335,11 @@ impl Inbox {
         self.read(conversation, move |db| reader::open_turn(db, conversation)).await
     }
 
+    /// The newest message that was known to the conversation's last turn, if that turn was to end the conversation.
+    pub async fn resolved_after(&self, conversation: ConversationRow) -> Result<Option<u64>, InboxError> {
+        self.read(conversation, move |db| reader::resolved_after(db, conversation)).await
+    }
+
     /// The newest message of a conversation that came before `before_ms`, less those of the last `margin_ms` up to
     /// then: one of them may have overtaken a message that did not come. None if none did.
     pub async fn newest_before(

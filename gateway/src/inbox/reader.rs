@@ -253,6 +253,20 @@ fn line(row: &Row<'_>, conversation: ConversationRow) -> Option<Line> {
     (row.get::<_, Vec<u8>>(3).ok()? == line.sum(conversation)).then_some(line)
 }
 
+/// The newest message that was known to the conversation's last turn, if that turn was to end the conversation.
+pub(super) fn resolved_after(db: &Connection, conversation: ConversationRow) -> Result<Option<u64>, rusqlite::Error> {
+    let last = db
+        .prepare_cached("SELECT known_message_id, id FROM turns WHERE conversation = ?1 ORDER BY seq DESC LIMIT 1")?
+        .query_row([conversation.0], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?)))
+        .optional()?;
+    let Some((known_message_id, turn)) = last else { return Ok(None) };
+    let resolve = r#"{"action":"resolve"}"#;
+    let ended = db
+        .prepare_cached("SELECT 1 FROM posts WHERE turn = ?1 AND kind = 'action' AND text = ?2 AND state < 3")?
+        .exists(params![turn, resolve])?;
+    Ok(ended.then_some(known_message_id.cast_unsigned()))
+}
+
 /// What happened in a conversation lately. Counted in the tables, so that it is known after a restart too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recent {

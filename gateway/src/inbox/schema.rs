@@ -61,7 +61,8 @@ CREATE TABLE turns (
   deferrals INTEGER NOT NULL DEFAULT 0,
   planned_at_ms INTEGER NOT NULL,
   outcome TEXT, ended_at_ms INTEGER,
-  seal INTEGER NOT NULL
+  seal INTEGER NOT NULL,
+  agent TEXT
 ) STRICT;
 CREATE UNIQUE INDEX turns_open ON turns (conversation) WHERE outcome IS NULL;
 CREATE INDEX turns_of ON turns (conversation);
@@ -91,6 +92,15 @@ CREATE INDEX IF NOT EXISTS conversations_put_off ON conversations (not_before_ms
 CREATE INDEX IF NOT EXISTS conversations_pending ON conversations (tenant, channel, changed_at_ms)
   WHERE status = 'pending';
 ";
+
+/// Added later than the tables, so it may be missing in a file of this version: the agent that a turn's decision is of.
+fn add_later_columns(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let has_agent = "SELECT 1 FROM pragma_table_info('turns') WHERE name = 'agent'";
+    if !connection.prepare(has_agent)?.exists([])? {
+        connection.execute_batch("ALTER TABLE turns ADD COLUMN agent TEXT")?;
+    }
+    Ok(())
+}
 
 /// Where the file is.
 pub(super) fn path(dir: &Path) -> PathBuf {
@@ -142,6 +152,7 @@ pub(super) fn begin(connection: &mut Connection) -> Result<u64, InboxError> {
     if !stopped_cleanly {
         check(connection)?;
     }
+    add_later_columns(connection).map_err(InboxError::Open)?;
     connection.execute_batch(LATER_INDICES).map_err(InboxError::Open)?;
     connection.execute("UPDATE house SET stopped_cleanly = 0", []).map_err(InboxError::Open)?;
     commits(connection).map_err(InboxError::Open)

@@ -167,6 +167,7 @@ async fn a_turn_is_durable_step_by_step() {
         conversation: row,
         turn,
         upto_seq: 1,
+        agent: None,
         known_message_id: 12,
         handoff: None,
         send_now: true,

@@ -44,6 +44,8 @@ pub struct Plan {
     pub known_message_id: u64,
     /// Why a human takes over, if that is what it does.
     pub handoff: Option<String>,
+    /// The agent whose decision it is, for the operator; none keeps what is there.
+    pub agent: Option<String>,
     /// The first post is sent as soon as this is durable, so it is *sending* by the same sync.
     pub send_now: bool,
     /// What to post, in order.
@@ -183,9 +185,10 @@ fn conversation_row(db: &Connection, key: &ConversationKey, now_ms: i64) -> Resu
 fn plan(db: &Connection, plan: &Plan) -> Result<Written, rusqlite::Error> {
     let turn = plan.turn.as_bytes();
     db.prepare_cached(
-        "INSERT INTO turns (id, conversation, upto_seq, known_message_id, handoff, planned_at_ms, seal)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, seal('turn', ?1, ?2, ?3, ?4, ?5, 0, NULL, NULL))
+        "INSERT INTO turns (id, conversation, upto_seq, known_message_id, handoff, planned_at_ms, agent, seal)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, seal('turn', ?1, ?2, ?3, ?4, ?5, 0, NULL, NULL))
          ON CONFLICT (id) DO UPDATE SET handoff = excluded.handoff, known_message_id = excluded.known_message_id,
+         agent = coalesce(excluded.agent, agent),
          seal = seal('turn', id, conversation, upto_seq, excluded.known_message_id, excluded.handoff, deferrals,
          outcome, ended_at_ms)",
     )?
@@ -196,6 +199,7 @@ fn plan(db: &Connection, plan: &Plan) -> Result<Written, rusqlite::Error> {
         plan.known_message_id.cast_signed(),
         plan.handoff,
         plan.now_ms,
+        plan.agent,
     ])?;
     db.prepare_cached(
         "UPDATE posts SET state = 3, seal = seal('post', turn, part, 3, sending_at_ms, message_id)

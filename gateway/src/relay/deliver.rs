@@ -117,7 +117,7 @@ pub(super) async fn deliver(
 /// What we said to the customer in a turn, for the transcript. Messages whose id we do not know come as echoes.
 pub(super) fn said(turn: &OpenTurn) -> Vec<Line> {
     let line = |post: &Post| match post.state {
-        PostState::Posted(message_id) if message_id != 0 && post.kind != PostKind::Note => {
+        PostState::Posted(message_id) if message_id != 0 && !matches!(post.kind, PostKind::Note | PostKind::Action) => {
             Some(Line { message_id, voice: Voice::Agent, text: post.text.clone() })
         }
         _ => None,

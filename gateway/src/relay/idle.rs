@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use uuid::Uuid;
 
+use super::ask::ByAgent;
 use super::handover::{self, Opened, hand_over};
 use super::known::NotOurs;
 use super::lane::Conversation;
@@ -98,7 +99,7 @@ async fn waits(conversation: &Conversation) -> Result<bool, InboxError> {
 async fn give(conversation: &mut Conversation, reason: HandoffReason) -> Result<TurnEnd, InboxError> {
     count(conversation, "handed_off");
     let upto_seq = conversation.known.last_seq;
-    hand_over(conversation, Uuid::now_v7(), upto_seq, reason, None).await
+    hand_over(conversation, Uuid::now_v7(), upto_seq, reason, ByAgent::default()).await
 }
 
 async fn close(conversation: &mut Conversation) -> Result<TurnEnd, InboxError> {

@@ -83,6 +83,8 @@ pub(super) struct Known {
     pub(super) last_seq: i64,
     pub(super) contact: Contact,
     pub(super) medium: Medium,
+    /// Chatwoot's inbox it came in by.
+    pub(super) chatwoot_inbox_id: Option<u64>,
     /// A human wrote to the customer, in these deliveries.
     pub(super) human_spoke: bool,
     /// The channel could not deliver a message of ours, says one of these deliveries.
@@ -113,6 +115,7 @@ impl Known {
             last_seq: 0,
             contact: Contact::default(),
             medium: Medium::default(),
+            chatwoot_inbox_id: None,
             human_spoke: false,
             undelivered: false,
             idle: None,
@@ -220,6 +223,7 @@ impl Known {
         let age = message_id.max(view.last_message.as_ref().map_or(0, |last| last.id));
         self.contact = view.contact.clone();
         self.medium = view.medium;
+        self.chatwoot_inbox_id = view.chatwoot_inbox_id.or(self.chatwoot_inbox_id);
         if age < self.snapshot_message_id {
             return;
         }

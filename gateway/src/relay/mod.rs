@@ -1,7 +1,8 @@
 //! The relay: from what the inbox holds to exactly one outcome for every customer's message.
 //!
 //! `dispatch` hears of work and gives each conversation one `lane`; a lane takes one `turn` after the other; a turn
-//! waits for the burst to end, asks the agent and has `deliver` post the answer once. What a conversation's deliveries
+//! waits for the burst to end, asks the agent (`ask`), has `deliver` post the answer once and `act` do what else was
+//! decided. What a conversation's deliveries
 //! mean is `known`; how long to wait before trying again is `retry`. Everything a turn must remember is in the inbox
 //! before it matters, so a restart is the same work done again on what is left there. `breaker` ends what goes round in circles.
 //!
@@ -19,6 +20,8 @@ mod dispatch;
 mod lane;
 mod turn;
 
+mod act;
+mod ask;
 mod breaker;
 mod deliver;
 mod handover;

@@ -11,6 +11,7 @@
 
 mod support;
 
+mod agents;
 mod chat;
 mod endpoints;
 mod exact;

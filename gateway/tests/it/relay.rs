@@ -16,6 +16,7 @@ use relais_gateway::config::Config;
 use relais_gateway::http::client::Client;
 use relais_gateway::http::resolve::Resolver;
 use relais_gateway::inbox::{ConversationKey, Delivery, Inbox, Sameness};
+use relais_gateway::llm::upstream::Upstreams;
 use relais_gateway::metrics::Metrics;
 use relais_gateway::relay::{Payer, RelayHandle, RelayParts, Served};
 use relais_loadtest::fakes::chatwoot::{
@@ -35,20 +36,20 @@ mod voice;
 const ANSWER: &str = "It is on its way.";
 
 /// A Chatwoot, a model, and our half between them without its edge.
-struct World {
-    chatwoot: FakeChatwoot,
-    llm: FakeLlm,
+pub(crate) struct World {
+    pub(crate) chatwoot: FakeChatwoot,
+    pub(crate) llm: FakeLlm,
     /// Where webhooks arrive; empty while "the process" is down.
     inbox: Arc<Mutex<Option<Inbox>>>,
     _receiver: Server,
     relay: Option<RelayHandle>,
     config: Arc<Config>,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// The tenant's.
     account: Arc<Account>,
     /// The plan includes handing over.
     handoff: bool,
-    dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 impl World {
@@ -63,12 +64,20 @@ impl World {
 
     /// `plans`: the tenant's, and what else is to stand beside them.
     async fn start_on(plans: &str, relay: &str, channel: &str, settings: Settings) -> Self {
+        Self::start_changed(settings, |chatwoot, llm| toml(chatwoot, llm, plans, relay, channel)).await
+    }
+
+    /// `written`: the configuration, of which the first channel of the first tenant is served.
+    pub(crate) async fn start_changed(
+        settings: Settings,
+        written: impl FnOnce(&FakeChatwoot, &FakeLlm) -> String,
+    ) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let chatwoot = FakeChatwoot::start(Settings { retry_wait_ms: 20, ..settings }).await.unwrap();
         let behaviour = Behaviour { answer: Some(ANSWER.to_owned()), ..Behaviour::default() };
         let llm = FakeLlm::start(LlmSettings { behaviour, ..LlmSettings::default() }).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let config = Arc::new(config(&toml(&chatwoot, &llm, plans, relay, channel), dir.path()));
+        let config = Arc::new(config(&written(&chatwoot, &llm), dir.path()));
         let inbox: Arc<Mutex<Option<Inbox>>> = Arc::default();
         let receiver = receive(Arc::clone(&inbox)).await;
         chatwoot.set_outgoing_url(&format!("{}/chatwoot/acme", receiver.url()));
@@ -83,12 +92,13 @@ impl World {
     }
 
     /// Starts "the process".
-    fn up(&mut self) {
+    pub(crate) fn up(&mut self) {
         let clock = Clock::system();
         self.metrics = Arc::new(Metrics::new().unwrap());
         let inbox = Inbox::open(self.dir.path(), &self.config.inbox, clock.clone(), Arc::clone(&self.metrics)).unwrap();
         let http = Client::new(Resolver::new(), Duration::from_secs(1));
-        let agents = Arc::new(Agents::build(&self.config, &http, Arc::clone(&self.metrics)).unwrap());
+        let upstreams = Upstreams::new(&self.config.upstreams, &clock, &self.metrics, None).unwrap();
+        let agents = Arc::new(Agents::build(&self.config, &upstreams, &http, Arc::clone(&self.metrics)).unwrap());
         let tenant = &self.config.tenants[0];
         let channel = Arc::clone(&tenant.channels[0]);
         let (account, policy) = (Arc::clone(&self.account), Arc::clone(&tenant.policy));
@@ -111,7 +121,7 @@ impl World {
     }
 
     /// Ends "the process" in the middle of whatever it does.
-    async fn crash(&mut self) {
+    pub(crate) async fn crash(&mut self) {
         *self.inbox.lock().unwrap() = None;
         self.relay.take().unwrap().drain(Duration::ZERO).await;
         // A process takes its threads with it; here the writer must have ended before another one begins.
@@ -127,37 +137,37 @@ impl World {
         assert!(ended.await.is_ok(), "the inbox did not end");
     }
 
-    async fn customer_says(&self, text: &str) -> Key {
+    pub(crate) async fn customer_says(&self, text: &str) -> Key {
         let key = self.chatwoot.new_conversation().unwrap();
         self.chatwoot.customer(key).says(text).unwrap();
         key
     }
 
     /// What the bot said to the customer.
-    fn replies(&self, key: Key) -> Vec<String> {
+    pub(crate) fn replies(&self, key: Key) -> Vec<String> {
         let seen = self.chatwoot.seen_by_customer(key).into_iter();
         let ours =
             seen.filter(|seen| seen.message_type == MessageType::Outgoing && matches!(seen.by, Some(Author::Bot(_))));
         ours.filter_map(|seen| seen.content).collect()
     }
 
-    fn notes(&self, key: Key) -> Vec<String> {
+    pub(crate) fn notes(&self, key: Key) -> Vec<String> {
         let messages = self.chatwoot.conversation(key).unwrap().messages.into_iter();
         messages.filter(|message| message.private).filter_map(|message| message.content).collect()
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let waited = self.chatwoot.wait_until(DEADLINE, |_| holds(self)).await;
         assert!(waited.is_ok(), "{what}; page:\n{}", self.page());
     }
 
-    async fn until_replied(&self, key: Key, times: usize) {
+    pub(crate) async fn until_replied(&self, key: Key, times: usize) {
         self.until(&format!("{times} replies, not {:?}", self.replies(key)), |world| world.replies(key).len() == times)
             .await;
     }
 
     /// Waits until everything that was accepted has ended, all echoes included.
-    async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         let pending = || self.inbox.lock().unwrap().as_ref().map_or(0, Inbox::pending);
         let settled = tokio::time::timeout(DEADLINE, async {
             // A lane counts its turn after it is durable, and ends when nothing is left.
@@ -176,7 +186,7 @@ impl World {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    fn turns(&self, outcome: &str) -> u64 {
+    pub(crate) fn turns(&self, outcome: &str) -> u64 {
         self.metrics.relay.turns.with_label_values(&[outcome]).get()
     }
 
@@ -188,17 +198,17 @@ impl World {
         self.metrics.relay.lanes.get()
     }
 
-    async fn model_asked(&self, times: u64) {
+    pub(crate) async fn model_asked(&self, times: u64) {
         assert!(self.llm.wait_until(|totals| totals.started >= times, DEADLINE).await, "the model was not asked");
     }
 
-    fn calls_fail(&self, on: Endpoint, times: u32, effect: CallEffect) {
+    pub(crate) fn calls_fail(&self, on: Endpoint, times: u32, effect: CallEffect) {
         let calls = vec![CallFault::next(on, times, effect)];
         self.chatwoot.set_faults(Faults { calls, ..Faults::default() });
     }
 }
 
-fn toml(chatwoot: &FakeChatwoot, llm: &FakeLlm, plans: &str, relay: &str, channel: &str) -> String {
+pub(crate) fn toml(chatwoot: &FakeChatwoot, llm: &FakeLlm, plans: &str, relay: &str, channel: &str) -> String {
     let world = chatwoot.world();
     format!(
         r#"

@@ -142,6 +142,20 @@ impl Index {
         fitting.next().filter(|_| fitting.next().is_none())
     }
 
+    /// The sections nearest to a text that share a telling word with it, whether they answer it or not.
+    pub(super) fn near(&self, text: &str, spoken: Language, most: usize) -> Vec<&Indexed> {
+        let other = if spoken == Language::French { Language::English } else { Language::French };
+        let mut near = Vec::new();
+        for one in [spoken, other].iter().filter_map(|language| self.by_language.get(language)) {
+            let asked = one.asked(text);
+            let found = one.engine.search(text, most);
+            let sections = found.iter().filter_map(|found| self.sections.get(found.document.id));
+            near.extend(sections.filter(|indexed| one.known(&asked, &indexed.words, 1.0) > 0.0));
+        }
+        near.truncate(most);
+        near
+    }
+
     fn find_among(&self, text: &str, spoken: Language, of: impl Fn(&Indexed) -> bool) -> Found<'_> {
         let other = if spoken == Language::French { Language::English } else { Language::French };
         let mut nearest = None;

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 use super::folder::{self, Stamp};
 use super::index::Index;
-use super::{Answered, KnowledgeError, Question};
+use super::{Answered, KnowledgeError, Passage, Question};
 
 /// One agent's knowledge.
 pub(in crate::agent) struct Knowledge {
@@ -50,6 +50,11 @@ impl Knowledge {
     /// Answers what the customer said last.
     pub(in crate::agent) fn answer(&self, question: Question<'_>) -> Answered {
         self.index.load_full().answer(question)
+    }
+
+    /// The passages nearest to a text, at most `most`.
+    pub(in crate::agent) fn passages(&self, text: &str, most: usize) -> Vec<Passage> {
+        self.index.load_full().passages(text, most)
     }
 
     /// Reads the folder again if it changed since the last look.

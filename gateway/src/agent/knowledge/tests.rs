@@ -19,8 +19,15 @@ fn both() -> Knowledge {
 fn ask(knowledge: &Knowledge, said: &[(Speaker, &str)]) -> Answer {
     let history: Vec<_> = said.iter().map(|(from, text)| Utterance { from: *from, text: (*text).to_owned() }).collect();
     let contact = Contact::default();
-    let question =
-        Question { tenant_id: "acme", conversation_id: 1, history: &history, contact: &contact, medium: Medium::Web };
+    let question = Question {
+        tenant_id: "acme",
+        conversation_id: 1,
+        history: &history,
+        contact: &contact,
+        medium: Medium::Web,
+        teams: &Default::default(),
+        level_max: Default::default(),
+    };
     let answered = knowledge.answer(question);
     assert_eq!(answered.tokens, None, "no model, no tokens");
     answered.answer

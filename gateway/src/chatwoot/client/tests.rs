@@ -16,8 +16,8 @@ use super::*;
 use crate::chatwoot::event::{Assignee, LastMessage, Sender};
 use crate::chatwoot::installation::Installation;
 use crate::config::{Agent, AgentKind, Handoff};
-use crate::conversation::Language;
 use crate::conversation::choice;
+use crate::conversation::{Language, Priority};
 use crate::http::resolve::Resolver;
 
 /// What the server does with one request.
@@ -115,12 +115,18 @@ fn channel(address: SocketAddr, user_token: bool) -> Arc<config::Channel> {
         webhook_secrets: Vec::new(),
         user_token: user_token.then(|| "user-token".into()),
         path_token: None,
-        agent: Arc::new(Agent { id: "a".to_owned(), kind: AgentKind::Knowledge { dir: ".".into() } }),
+        agent: Arc::new(Agent {
+            id: "a".to_owned(),
+            kind: AgentKind::Knowledge { dir: ".".into() },
+            fallback: Vec::new(),
+        }),
+        choices: Vec::new(),
         handoff: Handoff {
             team_id: None,
+            teams: Default::default(),
+            unreadable: Default::default(),
             message: String::new(),
             notice: String::new(),
-            unreadable: Default::default(),
         },
         idle: config::Idle::default(),
     })

@@ -13,11 +13,12 @@ use relais_loadtest::http::{Server, full};
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::chatwoot::client::{CallClass, CallError, Chatwoot, Outgoing, Priority};
+use crate::chatwoot::client::{CallClass, CallError, Chatwoot, Outgoing};
 use crate::chatwoot::event::{Assignee, LastMessage, Sender, Status, TurnMark};
 use crate::chatwoot::installation::Installation;
 use crate::config::{Agent, AgentKind, Channel, Handoff};
 use crate::conversation::Medium;
+use crate::conversation::Priority;
 use crate::http::client::Client;
 use crate::http::resolve::Resolver;
 use crate::metrics::Metrics;
@@ -85,12 +86,18 @@ fn channel(url: &str) -> Channel {
         webhook_secrets: vec![],
         user_token: Some(SecretString::from("fake-user-token")),
         path_token: None,
-        agent: Arc::new(Agent { id: "faq".to_owned(), kind: AgentKind::Knowledge { dir: "knowledge".into() } }),
+        agent: Arc::new(Agent {
+            id: "faq".to_owned(),
+            kind: AgentKind::Knowledge { dir: "knowledge".into() },
+            fallback: Vec::new(),
+        }),
+        choices: Vec::new(),
         handoff: Handoff {
             team_id: None,
+            teams: Default::default(),
+            unreadable: Default::default(),
             message: String::new(),
             notice: String::new(),
-            unreadable: Default::default(),
         },
         idle: crate::config::Idle::default(),
     }

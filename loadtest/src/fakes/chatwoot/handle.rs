@@ -109,6 +109,12 @@ impl FakeChatwoot {
         self.shared.change(|state| state.faults = faults);
     }
 
+    /// What is left of the faults.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        self.shared.look(|state| state.faults.clone())
+    }
+
     /// Adds an inbox of this channel class with the first bot attached, or without a bot.
     #[must_use]
     pub fn add_inbox(&self, name: &str, channel: &str, with_bot: bool) -> u64 {
