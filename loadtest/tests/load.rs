@@ -157,8 +157,8 @@ async fn receive(received: Arc<Mutex<Received>>, request: Request<Incoming>) -> 
     let mut received = received.lock().unwrap();
     received.forged += usize::from(!signed);
     received.deliveries.insert(header("x-chatwoot-delivery"));
-    received.messages.insert(event["id"].as_u64().unwrap());
-    received.conversations.insert(event["conversation"]["id"].as_u64().unwrap());
+    received.messages.insert(event.pointer("/id").and_then(Value::as_u64).unwrap());
+    received.conversations.insert(event.pointer("/conversation/id").and_then(Value::as_u64).unwrap());
     Ok(reply(StatusCode::OK, "text/plain", ""))
 }
 
