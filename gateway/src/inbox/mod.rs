@@ -42,7 +42,7 @@ use crate::error::{Error, Reason, Retry};
 use crate::metrics::Metrics;
 use crate::storage;
 
-pub use reader::Loaded;
+pub use reader::{IdleConversation, Loaded, Recent};
 pub use record::{
     ConversationKey, ConversationRow, ConversationState, Delivery, Line, OpenTurn, Post, PostKind, PostState, Sameness,
     Stored, Voice,
@@ -295,9 +295,46 @@ impl Inbox {
         self.read(conversation, move |db| reader::transcript(db, conversation, limit)).await
     }
 
+    /// What happened in a conversation since `since_ms`: turns, deliveries of `event` (one about the conversation
+    /// itself), and whether it was handed over for `reason`.
+    pub async fn recent(
+        &self,
+        conversation: ConversationRow,
+        since_ms: i64,
+        event: &'static str,
+        reason: &'static str,
+    ) -> Result<Recent, InboxError> {
+        self.read(conversation, move |db| reader::recent(db, conversation, since_ms, event, reason)).await
+    }
+
     /// The turn of a conversation that is open, if any.
     pub async fn open_turn(&self, conversation: ConversationRow) -> Result<Option<OpenTurn>, InboxError> {
         self.read(conversation, move |db| reader::open_turn(db, conversation)).await
+    }
+
+    /// The newest message of a conversation that came before `before_ms`, less those of the last `margin_ms` up to
+    /// then: one of them may have overtaken a message that did not come. None if none did.
+    pub async fn newest_before(
+        &self,
+        key: ConversationKey,
+        before_ms: i64,
+        margin_ms: i64,
+    ) -> Result<Option<u64>, InboxError> {
+        self.read(ConversationRow::FIRST, move |db| reader::newest_before(db, &key, before_ms, margin_ms)).await
+    }
+
+    /// At most `limit` pending conversations of a channel in which nothing is left to do and nothing has happened
+    /// since `before_ms`, the quietest first.
+    pub async fn idle(
+        &self,
+        tenant: Arc<str>,
+        channel: Arc<str>,
+        account_id: u64,
+        before_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<IdleConversation>, InboxError> {
+        self.read(ConversationRow::FIRST, move |db| reader::idle(db, &tenant, &channel, account_id, before_ms, limit))
+            .await
     }
 
     /// Makes durable what a turn will post.

@@ -57,6 +57,17 @@ pub struct Loaded {
     pub(super) damaged: Vec<i64>,
 }
 
+/// A pending conversation in which nothing happens.
+#[derive(Debug, Clone)]
+pub struct IdleConversation {
+    /// Which one it is.
+    pub key: ConversationKey,
+    /// Its newest message.
+    pub seen_message_id: u64,
+    /// When we last had to do with it: Unix ms.
+    pub since_ms: i64,
+}
+
 pub(super) fn load(
     db: &Connection,
     conversation: ConversationRow,
@@ -213,6 +224,39 @@ fn line(row: &Row<'_>, conversation: ConversationRow) -> Option<Line> {
     (row.get::<_, Vec<u8>>(3).ok()? == line.sum(conversation)).then_some(line)
 }
 
+/// What happened in a conversation lately. Counted in the tables, so that it is known after a restart too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recent {
+    /// Turns that had something to post.
+    pub turns: u64,
+    /// Deliveries of the event asked about.
+    pub events: u64,
+    /// When the newest turn was planned that hands over for the reason asked about: Unix ms.
+    pub handed_over_at_ms: Option<i64>,
+}
+
+pub(super) fn recent(
+    db: &Connection,
+    conversation: ConversationRow,
+    since_ms: i64,
+    event: &str,
+    reason: &str,
+) -> Result<Recent, rusqlite::Error> {
+    let (turns, handed_over_at_ms) = db
+        .prepare_cached(
+            "SELECT count(*), max(planned_at_ms) FILTER (WHERE handoff = ?3) FROM turns
+             WHERE conversation = ?1 AND planned_at_ms >= ?2",
+        )?
+        .query_row(params![conversation.0, since_ms, reason], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?;
+    let events = db
+        .prepare_cached(
+            "SELECT count(*) FROM deliveries
+             WHERE conversation = ?1 AND message_id = 0 AND event = ?3 AND received_at_ms >= ?2",
+        )?
+        .query_row(params![conversation.0, since_ms, event], |row| row.get::<_, i64>(0))?;
+    Ok(Recent { turns: turns.cast_unsigned(), events: events.cast_unsigned(), handed_over_at_ms })
+}
+
 /// Conversations with something unfinished that may be worked on now, in the order of their numbers.
 pub(super) fn due(
     db: &Connection,
@@ -229,6 +273,66 @@ pub(super) fn due(
     statement
         .query_map(params![after.0, now_ms, limit], |row| {
             Ok(Work { row: ConversationRow(row.get(0)?), key: key(row, 1)? })
+        })?
+        .collect()
+}
+
+/// The newest message of a conversation that had come when its deliveries before `before_ms` were `margin_ms` from
+/// over; none if nothing had come by then. Deliveries of the last moment may have overtaken one that never came.
+pub(super) fn newest_before(
+    db: &Connection,
+    key: &ConversationKey,
+    before_ms: i64,
+    margin_ms: i64,
+) -> Result<Option<u64>, rusqlite::Error> {
+    // Where all came within the margin, everything from the first of them on is ours to know.
+    let newest: Option<i64> = db
+        .prepare_cached(
+            "WITH come AS MATERIALIZED (
+               SELECT message_id, received_at_ms FROM deliveries WHERE message_id > 0 AND received_at_ms < ?5
+               AND conversation = (SELECT id FROM conversations
+                                   WHERE tenant = ?1 AND channel = ?2 AND account_id = ?3 AND number = ?4))
+             SELECT coalesce(
+               (SELECT max(message_id) FROM come
+                WHERE received_at_ms < (SELECT max(received_at_ms) FROM come) - ?6),
+               (SELECT min(message_id) - 1 FROM come))",
+        )?
+        .query_row(
+            params![
+                key.tenant,
+                key.channel,
+                key.account_id.cast_signed(),
+                key.conversation_id.cast_signed(),
+                before_ms,
+                margin_ms,
+            ],
+            |row| row.get(0),
+        )?;
+    Ok(newest.map(i64::cast_unsigned))
+}
+
+/// Pending conversations of a channel without unfinished work in which nothing has happened since `before_ms`, those
+/// that have been quiet for longest first.
+pub(super) fn idle(
+    db: &Connection,
+    tenant: &str,
+    channel: &str,
+    account_id: u64,
+    before_ms: i64,
+    limit: usize,
+) -> Result<Vec<IdleConversation>, rusqlite::Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT tenant, channel, account_id, number, seen_message_id, changed_at_ms FROM conversations c
+         WHERE tenant = ?1 AND channel = ?2 AND account_id = ?3 AND status = 'pending' AND changed_at_ms < ?4
+         AND owner IS NOT 'other'
+         AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.conversation = c.id AND d.state = 0)
+         ORDER BY changed_at_ms LIMIT ?5",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    statement
+        .query_map(params![tenant, channel, account_id.cast_signed(), before_ms, limit], |row| {
+            let seen_message_id = row.get::<_, i64>(4)?.cast_unsigned();
+            Ok(IdleConversation { key: key(row, 0)?, seen_message_id, since_ms: row.get(5)? })
         })?
         .collect()
 }

@@ -82,6 +82,8 @@ INSERT INTO house VALUES (1, 1);
 const LATER_INDICES: &str = "
 CREATE INDEX IF NOT EXISTS deliveries_damaged ON deliveries (conversation) WHERE state = 2;
 CREATE INDEX IF NOT EXISTS conversations_put_off ON conversations (not_before_ms) WHERE not_before_ms > 0;
+CREATE INDEX IF NOT EXISTS conversations_pending ON conversations (tenant, channel, changed_at_ms)
+  WHERE status = 'pending';
 ";
 
 /// Where the file is.

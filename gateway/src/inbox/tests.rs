@@ -49,6 +49,7 @@ async fn only(inbox: &Inbox) -> (ConversationRow, Loaded) {
 
 fn finish(conversation: ConversationRow, deliveries: Vec<i64>) -> Finish {
     let state = ConversationState { answered_message_id: 9, ..ConversationState::default() };
+    let deliveries = deliveries.into_iter().map(|seq| (seq, "replied")).collect();
     Finish { conversation, deliveries, outcome: "replied", turn: None, lines: Vec::new(), state, now_ms: NOW }
 }
 

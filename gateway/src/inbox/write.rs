@@ -54,9 +54,9 @@ pub struct Plan {
 pub struct Finish {
     /// The conversation.
     pub conversation: ConversationRow,
-    /// The deliveries that end here, by `seq`.
-    pub deliveries: Vec<i64>,
-    /// How: a word from a closed list.
+    /// The deliveries that end here, by `seq`, each with how: a word from a closed list.
+    pub deliveries: Vec<(i64, &'static str)>,
+    /// How the turn ends, if there is one.
     pub outcome: &'static str,
     /// The turn that ends, if one was open.
     pub turn: Option<Uuid>,
@@ -206,12 +206,12 @@ fn sending(db: &Connection, turn: Uuid, part: u32, now_ms: i64) -> Result<Writte
 fn finish(db: &Connection, finish: &Finish) -> Result<Written, rusqlite::Error> {
     let turn = finish.turn.as_ref().map(|turn| turn.as_bytes());
     let mut ended: u64 = 0;
-    for seq in &finish.deliveries {
+    for (seq, outcome) in &finish.deliveries {
         let changed = db
             .prepare_cached(
                 "UPDATE deliveries SET state = 1, outcome = ?2, turn = ?3, ended_at_ms = ?4 WHERE seq = ?1 AND state = 0",
             )?
-            .execute(params![seq, finish.outcome, turn, finish.now_ms])?;
+            .execute(params![seq, outcome, turn, finish.now_ms])?;
         ended += u64::from(changed == 1);
     }
     if turn.is_some() {

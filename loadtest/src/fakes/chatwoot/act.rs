@@ -78,6 +78,8 @@ pub enum Act {
     MarkDelivered { message_id: u64 },
     /// The channel could not deliver a message.
     MarkFailed { message_id: u64, error: String },
+    /// Chatwoot has written down what a voice note says.
+    Transcribe { message_id: u64, text: String },
     /// A human deletes a message.
     DeleteMessage { message_id: u64 },
 }
@@ -151,6 +153,13 @@ impl State {
                 "failed".clone_into(&mut message.status);
                 message.content_attributes.insert("external_error".to_owned(), error.into());
             })?,
+            Act::Transcribe { message_id, text } => self.update_message(key, message_id, |message| {
+                let audio = |one: &&mut Value| one.get("file_type").is_some_and(|kind| kind == "audio");
+                let notes = message.attachments.iter_mut().filter(audio).filter_map(Value::as_object_mut);
+                for note in notes {
+                    note.insert("transcribed_text".to_owned(), text.as_str().into());
+                }
+            })?,
             Act::DeleteMessage { message_id } => self.update_message(key, message_id, |message| {
                 message.content = Some("This message was deleted".to_owned());
                 message.content_attributes = Attributes::from_iter([("deleted".to_owned(), json!(true))]);
@@ -181,7 +190,7 @@ impl State {
 
 fn attachment(id: u64, message_id: u64, account_id: u64, file_type: &str, url: &str) -> Value {
     let name = url.rsplit('/').next().unwrap_or_default();
-    json!({
+    let mut attachment = json!({
         "id": id,
         "message_id": message_id,
         "file_type": file_type,
@@ -193,5 +202,12 @@ fn attachment(id: u64, message_id: u64, account_id: u64, file_type: &str, url: &
         "file_size": 48_213,
         "width": null,
         "height": null,
-    })
+    });
+    // Its words come later, if at all.
+    if file_type == "audio"
+        && let Some(fields) = attachment.as_object_mut()
+    {
+        fields.insert("transcribed_text".to_owned(), "".into());
+    }
+    attachment
 }

@@ -128,6 +128,30 @@ impl FakeChatwoot {
         self.shared.change(|state| state.add_bot(state.settings.account_id, name, Some(outgoing_url.to_owned())))
     }
 
+    /// A bot's access token and the secret that its webhooks are signed with.
+    #[must_use]
+    pub fn bot_credentials(&self, bot_id: u64) -> Option<(String, Option<String>)> {
+        self.shared.look(|state| state.bots.get(&bot_id).map(|bot| (bot.access_token.clone(), bot.secret.clone())))
+    }
+
+    /// Sends another bot's webhooks here from now on.
+    pub fn set_bot_url(&self, bot_id: u64, url: &str) {
+        self.shared.change(|state| {
+            if let Some(bot) = state.bots.get_mut(&bot_id) {
+                bot.outgoing_url = Some(url.to_owned());
+            }
+        });
+    }
+
+    /// Attaches a bot to an inbox instead of the one that is there.
+    pub fn attach_bot(&self, chatwoot_inbox_id: u64, bot_id: u64) {
+        self.shared.change(|state| {
+            if let Some(inbox) = state.inboxes.get_mut(&chatwoot_inbox_id) {
+                inbox.bot_id = Some(bot_id);
+            }
+        });
+    }
+
     /// Adds a human and returns the id.
     #[must_use]
     pub fn add_human(&self, name: &str, role: Role) -> u64 {

@@ -137,6 +137,9 @@ impl State {
             .filter(|conversation| team_id.is_none_or(|id| conversation.team_id == Some(id)))
             .collect();
         found.sort_by_key(|conversation| std::cmp::Reverse((conversation.last_activity_at_ms, conversation.key)));
+        if call.query_text("sort_by") == Some("last_activity_at_asc") {
+            found.reverse();
+        }
         let assigned = found.iter().filter(|conversation| conversation.assignee.is_some()).count();
         let page = usize::try_from(call.query_u64("page").unwrap_or(1).max(1)).unwrap_or(usize::MAX);
         let from = (page - 1).saturating_mul(PAGE_CONVERSATIONS);
