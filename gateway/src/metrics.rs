@@ -113,6 +113,14 @@ pub struct InboxMetrics {
     pub failed: IntCounter,
     /// Deliveries found damaged on the disk and set aside.
     pub quarantined: IntCounter,
+    /// Whole deliveries that an index of the file had lost, and has again.
+    pub unlisted: IntCounter,
+    /// Conversations whose record, or whose open turn's, was found damaged.
+    pub distrusted: IntCounter,
+    /// Acknowledged transactions that were missing when the file was opened.
+    pub lost_commits: IntCounter,
+    /// 1 if the last search found the file itself damaged.
+    pub file_damaged: IntGauge,
     /// Deliveries that are set aside as damaged and were not dismissed.
     pub damaged: IntGauge,
     /// Conversations with something unfinished that are put off.
@@ -230,6 +238,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Connections turned away because there were too many.
     pub connections_refused: IntCounter,
+    /// Connections that could not be accepted, for want of descriptors above all.
+    pub accept_failures: IntCounter,
     /// Access-log lines dropped because the writer could not keep up.
     pub access_log_dropped: IntCounter,
     /// The ledger.
@@ -337,6 +347,11 @@ impl Metrics {
                 )?,
             },
             connections: gauge(r, "relais_connections", "Open connections on the public listener.")?,
+            accept_failures: counter(
+                r,
+                "relais_accept_failures_total",
+                "Connections that could not be accepted, for want of descriptors above all.",
+            )?,
             connections_refused: counter(r, "relais_connections_refused_total", "Connections over the limit.")?,
             access_log_dropped: counter(r, "relais_access_log_dropped_total", "Access-log lines dropped.")?,
             ledger: LedgerMetrics {
@@ -373,6 +388,26 @@ impl Metrics {
                 shed: deliveries.with_label_values(&["shed"]),
                 failed: deliveries.with_label_values(&["failed"]),
                 quarantined: counter(r, "relais_inbox_quarantined_total", "Deliveries found damaged and set aside.")?,
+                unlisted: counter(
+                    r,
+                    "relais_inbox_unlisted_total",
+                    "Whole deliveries that an index had lost to damage, found again.",
+                )?,
+                distrusted: counter(
+                    r,
+                    "relais_inbox_distrusted_total",
+                    "Conversations whose record was found damaged and which a human gets.",
+                )?,
+                lost_commits: counter(
+                    r,
+                    "relais_inbox_lost_commits_total",
+                    "Acknowledged transactions that were not in the inbox when it was opened.",
+                )?,
+                file_damaged: gauge(
+                    r,
+                    "relais_inbox_file_damaged",
+                    "1 if the last search found the file's structure damaged.",
+                )?,
                 damaged: gauge(r, "relais_inbox_damaged", "Deliveries set aside as damaged and not dismissed.")?,
                 put_off: gauge(
                     r,

@@ -18,7 +18,7 @@ use super::{Payer, Relay, Served, retry};
 use crate::chatwoot::client::Chatwoot;
 use crate::config::Channel;
 use crate::conversation::{Speaker, Utterance};
-use crate::inbox::{ConversationKey, ConversationRow, Finish, InboxError, Line, OpenTurn, Voice, Work};
+use crate::inbox::{ConversationKey, ConversationRow, Finish, InboxError, Line, OpenTurn, PUT_OFF_MAX_MS, Voice, Work};
 
 /// Deliveries read at once.
 const PAGE: usize = 256;
@@ -119,7 +119,7 @@ async fn step(
         return Ok(None);
     }
     let wait_ms = loaded.not_before_ms.saturating_sub(parts.clock.now_ms());
-    if wait_ms > 0 {
+    if (1..=PUT_OFF_MAX_MS).contains(&wait_ms) {
         return Ok(Some(TurnEnd::Later(Duration::from_millis(wait_ms.unsigned_abs()))));
     }
     let served = (parts.channels)(&key.tenant, &key.channel);

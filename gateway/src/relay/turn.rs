@@ -171,11 +171,14 @@ fn replies(conversation: &Conversation, reply: &str) -> Vec<(PostKind, String)> 
 async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError> {
     let (burst, burst_max) = (conversation.relay.parts.limits.burst, conversation.relay.parts.limits.burst_max);
     let voice = conversation.relay.parts.limits.voice_wait;
+    let begun = conversation.relay.parts.clock.monotonic();
     loop {
         conversation.catch_up().await?;
         if conversation.known.ours().is_err() {
             return Ok(true);
         }
+        // Whatever the wall clock says: set back by an hour, it would have the customer wait for an hour.
+        let waited = conversation.relay.parts.clock.monotonic().saturating_sub(begun);
         let Some((first_ms, last_ms)) = conversation.known.burst_ms() else { return Ok(true) };
         let now_ms = conversation.relay.parts.clock.now_ms();
         let left = |since_ms: i64, wait: Duration| {
@@ -183,7 +186,9 @@ async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError
         };
         let words = conversation.known.wordless_ms().map(|since_ms| left(since_ms, voice));
         let words = words.unwrap_or_default().min(left(first_ms, burst_max + voice));
-        let left = left(last_ms, burst).min(left(first_ms, burst_max)).max(words).min(BURST_STEP);
+        let words = words.min((burst_max + voice).saturating_sub(waited));
+        let left = left(last_ms, burst).min(left(first_ms, burst_max)).min(burst_max.saturating_sub(waited));
+        let left = left.max(words).min(BURST_STEP);
         if left.is_zero() {
             return Ok(true);
         }
