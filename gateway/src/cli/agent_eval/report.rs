@@ -57,7 +57,7 @@ impl Score {
 
     /// Per cent in tenths, rounded down: 899 of 1000 is never shown as 90.
     fn permille(self) -> u32 {
-        if self.all == 0 { 1_000 } else { self.right * 1_000 / self.all }
+        (self.right * 1_000).checked_div(self.all).unwrap_or(1_000)
     }
 
     fn percent(self) -> String {
