@@ -127,6 +127,7 @@ async fn a_missed_expectation_is_exit_status_three_and_stands_in_the_report() {
 async fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
     for args in [
         &["v1", "--concurrency", "1", "--expect", "p99<35"][..],
+        &["v1", "--concurrency", "1", "--for", "1h", "--expect", "p98<35ms"],
         &["v1"],
         &["v1", "--rate", "5", "--concurrency", "5"],
         &["v1", "--rate", "0", "--requests", "1"],

@@ -1,6 +1,6 @@
 //! Connections of a load run: HTTP/1.1, plain or TLS, bounded, kept or one for each request.
 //!
-//! There are never more than `connections_max`, over all origins; who finds none free waits, as callers behind a
+//! There are never more than `connections_max` to one origin; who finds none free waits, as callers behind a
 //! pool do, and that wait is in their latency. No HTTP/2, no redirects, no retries: each would hide what is measured.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ use super::tally::Outcome;
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     https: HttpsConnector<HttpConnector>,
-    slots: Arc<Semaphore>,
+    connections_max: usize,
     keep_alive: bool,
 }
 
@@ -40,7 +40,7 @@ impl Connector {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        Ok(Self { https, slots: Arc::new(Semaphore::new(connections_max)), keep_alive })
+        Ok(Self { https, connections_max, keep_alive })
     }
 }
 
@@ -49,7 +49,9 @@ impl Connector {
 pub(super) struct Connections {
     connector: Connector,
     origin: Uri,
-    pub(super) host: HeaderValue,
+    host: HeaderValue,
+    /// One is held by each connection in use; idle ones are taken before another is opened, so it bounds both.
+    slots: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -80,13 +82,14 @@ impl Connections {
     pub(super) fn to(origin: &Uri, connector: &Connector) -> anyhow::Result<Self> {
         let authority = origin.authority().with_context(|| format!("{origin} names no host"))?;
         let host = HeaderValue::from_str(authority.as_str()).context("the host's name")?;
-        Ok(Self { connector: connector.clone(), origin: origin.clone(), host, idle: Mutex::default() })
+        let slots = Arc::new(Semaphore::new(connector.connections_max));
+        Ok(Self { connector: connector.clone(), origin: origin.clone(), host, slots, idle: Mutex::default() })
     }
 
     /// A connection, once there may be one more.
     pub(super) async fn lease(&self) -> Result<Lease<'_>, Outcome> {
         // Never closed; if it were, there would be no connection to be had.
-        let slot = Arc::clone(&self.connector.slots).acquire_owned().await.map_err(|_| Outcome::NoConnection)?;
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Outcome::NoConnection)?;
         while let Some(mut connection) = self.take_idle() {
             if connection.sender.ready().await.is_ok() {
                 return Ok(Lease { of: self, connection, connect: None, _slot: slot });

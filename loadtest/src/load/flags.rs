@@ -129,7 +129,7 @@ pub(super) struct LoadFlags {
     /// How long a request may take. Chatwoot waits 5 s.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) timeout: Option<Duration>,
-    /// Connections at once; a request that finds none free waits, and its latency counts.
+    /// Connections at once to one host; a request that finds none free waits, and its latency counts.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(super) connections_max: u64,
     /// Requests begun and not ended; one more is not sent, and reported so.

@@ -42,7 +42,7 @@ pub use flags::Options;
 
 use connections::{Connections, Connector};
 use drive::{Run, Work};
-use expect::Expectation;
+use expect::{Expectation, Verdict};
 use flags::{LoadFlags, NamedChannel, V1Flags, WebhookFlags, What};
 use report::Report;
 use tally::Tally;
@@ -83,6 +83,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     }
     let began = Instant::now();
     let tally = Tally::new(began, load.ramp, load.lasting, targets.len()).context("making histograms")?;
+    // A figure that does not exist is told now, not after an eight hours' soak.
+    judge(&load.expectations, &Report::of(&tally, load.ramp, Vec::new(), Vec::new()))?;
     let run = Arc::new(Run { work, load, timeout, tally, stop: AtomicBool::new(false) });
     tokio::select! {
         driven = drive::drive(&run) => driven?,
@@ -166,20 +168,18 @@ fn amount(load: &LoadFlags) -> Vec<(&'static str, String)> {
     amount
 }
 
+fn judge(expectations: &[Expectation], report: &Report) -> anyhow::Result<Vec<Verdict>> {
+    let figures = report.figures();
+    let judged = expectations
+        .iter()
+        .map(|expectation| expectation.judge(&figures).with_context(|| format!("the expectation `{expectation}`")));
+    judged.collect()
+}
+
 /// Says, writes and judges what came out.
 fn report(run: &Run, targets: Vec<String>, asked: Vec<(&'static str, String)>) -> anyhow::Result<ExitCode> {
-    let seen = run.tally.finish();
-    let measured_s = seen.last_ended.saturating_duration_since(run.tally.began() + run.load.ramp).as_secs_f64();
-    let mut report = Report { asked, seen, targets, measured_s, verdicts: Vec::new() };
-    let figures = report.figures();
-    report.verdicts = run
-        .load
-        .expectations
-        .iter()
-        .map(|expectation: &Expectation| {
-            expectation.judge(&figures).with_context(|| format!("the expectation `{expectation}`"))
-        })
-        .collect::<Result<_, _>>()?;
+    let mut report = Report::of(&run.tally, run.load.ramp, targets, asked);
+    report.verdicts = judge(&run.load.expectations, &report)?;
     let json_on_stdout = run.load.json.as_deref() == Some(Path::new("-"));
     if let Some(path) = &run.load.json {
         let text = serde_json::to_string_pretty(&report.json()).context("writing JSON")?;

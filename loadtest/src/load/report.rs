@@ -3,13 +3,14 @@
 //! Keys and secrets are in none of them: a key goes by its name or its line.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::expect::{Figures, Verdict};
-use super::tally::{Outcome, Point, Seen, millis};
+use super::tally::{Outcome, Point, Seen, Tally, millis};
 
 /// The quantiles that are told, and their names.
 const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
@@ -36,6 +37,13 @@ struct TimesJson {
 }
 
 impl Report {
+    /// What a run that ramped up for `ramp` has come to.
+    pub(super) fn of(tally: &Tally, ramp: Duration, targets: Vec<String>, asked: Vec<(&'static str, String)>) -> Self {
+        let seen = tally.finish();
+        let measured_s = seen.last_ended.saturating_duration_since(tally.began() + ramp).as_secs_f64();
+        Self { asked, seen, targets, measured_s, verdicts: Vec::new() }
+    }
+
     /// Everything that is a time, by its name. The first one has no name before its quantiles: `p99`, `first.p99`.
     pub(super) fn times(&self) -> [(&'static str, &Histogram<u64>); 7] {
         let times = &self.seen.times;
