@@ -20,5 +20,6 @@ mod ledger;
 mod limits;
 mod relay;
 mod reload;
+mod swagger;
 mod upstream_answers;
 mod upstreams;
