@@ -23,5 +23,6 @@ mod neighbours;
 mod relay;
 mod reload;
 mod sweep;
+mod swagger;
 mod upstream_answers;
 mod upstreams;
