@@ -4,7 +4,8 @@ The gateway is the binary that cargo built; the model, the clients, promtool and
 real; Chatwoot, which cannot be run here, is our fake as a process of its own. What is missing is a
 SKIP with its reason, and an error where RELAIS_SKIPS=fatal.
 
-    run.py [SUITE …]       suites: openai-python comply openai-node chatwoot metrics openapi kill9 crash privacy
+    run.py [SUITE …]       suites: openai-python comply openai-node chatwoot metrics openapi billing kill9 crash
+                       privacy
 """
 
 import os
@@ -32,7 +33,7 @@ PHRASES = [
 SUITE_SECONDS = 600
 
 MODEL_SUITES = ["openai-python", "comply", "openai-node", "chatwoot", "metrics"]
-SUITES = [*MODEL_SUITES, "openapi", "kill9", "crash", "privacy"]
+SUITES = [*MODEL_SUITES, "openapi", "billing", "kill9", "crash", "privacy"]
 
 
 def row(suite: str, check: str, outcome: str, detail: str = "") -> None:
@@ -168,6 +169,8 @@ def main() -> None:
         row("openapi", "(all)", "SKIP", skip_reason("python"))
     elif "openapi" in wanted:
         run_suite("openapi", [sys.executable, "openapi_check.py"], {})
+    if "billing" in wanted:
+        run_suite("billing", [sys.executable, "billing_postgres.py"], {})
     if "kill9" in wanted:
         run_suite("kill9", [sys.executable, "kill9.py"], {})
     if "crash" in wanted:

@@ -10,7 +10,6 @@
 
 mod channels;
 mod check;
-pub mod key;
 mod keys;
 mod load;
 mod raw;

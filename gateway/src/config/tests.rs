@@ -5,8 +5,8 @@ use std::path::Path;
 use relais_policies::{Anchor, ChannelKind, Limit, LotKind, Status};
 use secrecy::ExposeSecret as _;
 
-use super::key::hash;
 use super::{AgentKind, Config, ConfigErrors, LimitField};
+use relais_policies::key::hash;
 
 /// The smallest file with one of everything.
 const SMALL: &str = r#"
