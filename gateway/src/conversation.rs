@@ -3,6 +3,8 @@
 //! Plain values below all of them, so that none has to import another: who the customer is, what the conversation
 //! runs over, who said what, and in which of our two languages. Chatwoot's own words stay in `chatwoot/`.
 
+pub mod choice;
+
 use std::collections::BTreeMap;
 
 /// What the conversation runs over. Decides how long a message may be.

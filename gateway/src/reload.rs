@@ -5,7 +5,8 @@
 //! the data directory) is refused by name. Counters are never touched: see `policy::store`.
 //!
 //! Changes are noticed by SIGHUP, and by looking at the files' times every two seconds: a look costs a few system
-//! calls, works on every file system, and sees what an editor's rename does to a watch.
+//! calls, works on every file system, and sees what an editor's rename does to a watch. The same thread looks at the
+//! agents' knowledge folders, which change without the configuration.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -116,6 +117,7 @@ impl Watcher {
                     gateway.reload(&path);
                     seen = Seen::of(&path, &gateway.config());
                 }
+                gateway.agents.load().look();
             }
         })?;
         Ok(Self { ask: Some(ask), thread: Some(thread) })

@@ -16,9 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{AgentKind, Config};
+use crate::conversation::choice::Choice;
 use crate::conversation::{Contact, Medium, Utterance};
 use crate::http::client::Client;
 use crate::metrics::Metrics;
+use knowledge::Looked;
 
 /// What an agent is asked.
 #[derive(Debug, Clone, Copy)]
@@ -158,7 +160,52 @@ impl Agents {
             };
             by_id.insert(id.clone(), built);
         }
-        Ok(Self { by_id, metrics })
+        let agents = Self { by_id, metrics };
+        agents.measure();
+        Ok(agents)
+    }
+
+    /// One knowledge agent over texts that are built in: of each its name and its Markdown.
+    pub fn of_texts(id: &str, texts: &[(&str, &str)], metrics: Arc<Metrics>) -> Self {
+        let built = Built::Knowledge(knowledge::Knowledge::of_texts(texts));
+        Self { by_id: BTreeMap::from([(id.to_owned(), built)]), metrics }
+    }
+
+    /// Looks at every knowledge folder and reads again what changed. Blocks for as long as that takes; answers go on
+    /// from the index before.
+    pub fn look(&self) {
+        let relay = &self.metrics.relay;
+        for (id, agent) in self.knowledge() {
+            match agent.look() {
+                Looked::Same => {}
+                Looked::Reindexed(sections) => {
+                    relay.knowledge_ok.with_label_values(&[id]).set(1);
+                    relay.knowledge_reads.with_label_values(&["ok"]).inc();
+                    tracing::info!(agent = %id, sections, "Knowledge read again.");
+                }
+                Looked::Broken(error) => {
+                    relay.knowledge_ok.with_label_values(&[id]).set(0);
+                    relay.knowledge_reads.with_label_values(&["failed"]).inc();
+                    let error = crate::error::chain(&error);
+                    tracing::error!(agent = %id, error, "Knowledge not read: what was read before goes on serving.");
+                }
+            }
+        }
+    }
+
+    /// Agents read for the first time are as their folders are; those that are gone have no gauge.
+    fn measure(&self) {
+        self.metrics.relay.knowledge_ok.reset();
+        for (id, _) in self.knowledge() {
+            self.metrics.relay.knowledge_ok.with_label_values(&[id]).set(1);
+        }
+    }
+
+    fn knowledge(&self) -> impl Iterator<Item = (&str, &knowledge::Knowledge)> {
+        self.by_id.iter().filter_map(|(id, built)| match built {
+            Built::Knowledge(agent) => Some((id.as_str(), agent)),
+            Built::OpenAi(_) => None,
+        })
     }
 
     /// Asks one of them, once, at most for `wait`.
@@ -169,6 +216,7 @@ impl Agents {
             Some(Built::OpenAi(agent)) => ("openai", agent.answer(question, wait).await),
         };
         let outcome = match &answered {
+            Ok(Answered { answer: Answer::Reply { text, .. }, .. }) if Choice::read(text).is_some() => "asked_back",
             Ok(Answered { answer: Answer::Reply { .. }, .. }) => "reply",
             Ok(Answered { answer: Answer::Handoff { .. }, .. }) => "handoff",
             Err(error) => error.outcome(),

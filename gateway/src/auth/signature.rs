@@ -123,7 +123,13 @@ mod tests {
             user_token: None,
             path_token: None,
             agent: Arc::new(Agent { id: "a".to_owned(), kind: AgentKind::Knowledge { dir: ".".into() } }),
-            handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+            handoff: Handoff {
+                team_id: None,
+                message: String::new(),
+                notice: String::new(),
+                unreadable: Default::default(),
+            },
+            idle: crate::config::Idle::default(),
         })
     }
 

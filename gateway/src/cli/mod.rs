@@ -2,6 +2,7 @@
 //!
 //! Answers go to standard output, complaints to standard error; the exit code is 0, or 1 if something is wrong.
 
+pub(crate) mod agent_eval;
 pub(crate) mod inbox;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use relais_gateway::config::Config;
 use relais_gateway::usage::report;
 use relais_policies::key::{NewKey, RANDOM_BYTES};
 
+use self::agent_eval::AgentCommand;
 use self::inbox::InboxCommand;
 
 /// The conversation-relay agent gateway.
@@ -48,6 +50,12 @@ pub(crate) enum Command {
         /// What about it.
         #[command(subcommand)]
         command: InboxCommand,
+    },
+    /// AI agents.
+    Agent {
+        /// What about them.
+        #[command(subcommand)]
+        command: AgentCommand,
     },
     /// The configuration's form.
     Config {

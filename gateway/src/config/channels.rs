@@ -1,6 +1,7 @@
 //! `[[tenant.chatwoot]]`: which Chatwoot we answer in, and as whom.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use relais_policies::ChannelKind;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -9,7 +10,7 @@ use super::raw::RawChannel;
 use super::report::{Place, Report};
 use super::text::{self, Origin};
 use super::upstreams::{Entry, Named, reference};
-use super::{Agent, Channel, HANDOFF_MESSAGE, HANDOFF_NOTICE, Handoff};
+use super::{Agent, Channel, HANDOFF_MESSAGE, HANDOFF_NOTICE, Handoff, Idle};
 
 /// 24 characters of 64: 144 bits if they are random.
 const PATH_TOKEN_CHARS_MIN: usize = 24;
@@ -91,6 +92,11 @@ pub(super) fn channel<'a>(
             team_id: handoff.team_id,
             message: handoff.message.unwrap_or_else(|| HANDOFF_MESSAGE.to_owned()),
             notice: handoff.notice.unwrap_or_else(|| HANDOFF_NOTICE.to_owned()),
+            unreadable: handoff.unreadable,
+        },
+        idle: Idle {
+            after: (raw.idle.after_minutes > 0).then(|| Duration::from_secs(raw.idle.after_minutes.saturating_mul(60))),
+            answered: raw.idle.answered,
         },
     })
 }

@@ -157,6 +157,7 @@ fn resolve(
         inbox: sections::inbox(&raw.inbox, &top.key("inbox"), report),
         usage: raw.usage,
         relay: sections::relay(&raw.relay, &top.key("relay"), report),
+        sweep: sections::sweep(&raw.sweep),
         cors: sections::cors(raw.cors, &top.key("cors"), report),
         log: sections::log(raw.log, &top.key("log"), report),
         upstreams,

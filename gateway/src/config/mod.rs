@@ -24,6 +24,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub struct Config {
     pub usage: Usage,
     /// Conversations.
     pub relay: Relay,
+    /// Looking after conversations that no delivery tells of.
+    pub sweep: Sweep,
     /// Which pages of a browser may call `/v1`.
     pub cors: Cors,
     /// What refusals look like.
@@ -265,8 +268,40 @@ pub struct Relay {
     pub chatwoot_wait: Duration,
     /// Tries of one call to a Chatwoot before a human takes over. Default 6.
     pub chatwoot_tries: u32,
+    /// Calls a minute to one Chatwoot, all tenants there together. Chatwoot takes 3,000 from one address, of which
+    /// an operator may leave a part to others behind it. Default 2,400; a sixth of it may come at once.
+    pub chatwoot_calls_per_minute: NonZeroU32,
+    /// How long nobody calls a Chatwoot that answered 429 without saying how long; twice that if it does so again,
+    /// and so on. Default 500 ms.
+    pub chatwoot_pause: Duration,
+    /// A conversation goes round in a circle, and a human gets it, if within this time it has so many turns or
+    /// changes of status. Default 5 minutes.
+    pub loop_window: Duration,
+    /// So many turns. Default 20.
+    pub loop_turns_max: u64,
+    /// So many changes of status, whoever's. Default 10.
+    pub loop_flips_max: u64,
+    /// How long the words of a voice note are waited for, if Chatwoot writes them down. Default 8 s.
+    pub voice_wait: Duration,
     /// Messages of a conversation given to the agent. Default 40.
     pub history_max: usize,
+}
+
+/// `[sweep]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sweep {
+    /// Messages that no delivery brought are read unless they are older than this. Default 24 h; zero reads none.
+    pub missed_age_max: Duration,
+    /// They are read again when deliveries were refused and none has been for so long. Default 30 s.
+    pub missed_calm: Duration,
+    /// Conversations of a channel looked at in one run. Default 1,000.
+    pub conversations_max: usize,
+    /// Channels looked at side by side. Default 2.
+    pub channels_at_once: usize,
+    /// Idle conversations are looked for this often. Default 5 min.
+    pub idle_every: Duration,
+    /// Idle conversations of a channel that are ended in one run. Default 100.
+    pub idle_per_run_max: usize,
 }
 
 /// `[cors]`
@@ -429,6 +464,28 @@ pub struct Channel {
     pub agent: Arc<Agent>,
     /// Notes and messages around a handoff.
     pub handoff: Handoff,
+    /// What becomes of a conversation in which nothing happens.
+    pub idle: Idle,
+}
+
+/// `tenant.chatwoot.idle`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Idle {
+    /// A pending conversation is idle after this. Default 1 h; none leaves it as it is.
+    pub after: Option<Duration>,
+    /// What becomes of it if nobody waits for an answer.
+    pub answered: IdleEnd,
+}
+
+/// What becomes of an idle conversation in which the customer does not wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IdleEnd {
+    /// It is resolved. The customer's next message brings it back to the agent.
+    #[default]
+    Resolve,
+    /// A human gets it.
+    Handoff,
 }
 
 /// What a customer reads when a human takes over, unless the operator wrote something else.
@@ -445,4 +502,17 @@ pub struct Handoff {
     pub message: String,
     /// What the customer reads when the plan has no handoff (D17). Has a default in English.
     pub notice: String,
+    /// What becomes of a picture or a voice note without a word beside it. Default `human`.
+    pub unreadable: Unreadable,
+}
+
+/// What becomes of a message in which the agent can read nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unreadable {
+    /// A human gets it.
+    #[default]
+    Human,
+    /// The agent is told what it is, and answers.
+    Agent,
 }

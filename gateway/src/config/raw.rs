@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Errors, Limits, Usage};
+use super::{Errors, IdleEnd, Limits, Unreadable, Usage};
 
 /// The configuration of a Relais gateway. Relative paths are relative to this file's directory. Where a text or a
 /// secret is asked for, `env:NAME` takes it from a variable of the environment and `file:PATH` from a file.
@@ -40,6 +40,8 @@ pub(super) struct RawConfig {
     pub(super) usage: Usage,
     /// Conversations.
     pub(super) relay: RawRelay,
+    /// Looking after conversations that no delivery tells of.
+    pub(super) sweep: RawSweep,
     /// Which pages of a browser may call `/v1`.
     pub(super) cors: RawCors,
     /// What refusals look like.
@@ -150,6 +152,31 @@ pub(super) struct RawTimeouts {
     pub(super) drain_ms: u64,
 }
 
+/// `[sweep]`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSweep {
+    /// After a start, and after deliveries were refused, messages that no delivery brought are read with the
+    /// channel's `user_token`, unless they are older than this. 0 reads none.
+    #[schemars(range(min = 0, max = 8_760))]
+    pub(super) missed_hours: u64,
+    /// After deliveries were refused they are read when none has been for so long.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub(super) missed_calm_ms: u64,
+    /// Conversations of a channel looked at in one run.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(super) conversations_max: usize,
+    /// Channels looked at side by side.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub(super) channels_at_once: usize,
+    /// Idle conversations are looked for this often.
+    #[schemars(range(min = 1_000, max = 86_400_000))]
+    pub(super) idle_every_ms: u64,
+    /// Idle conversations of a channel that are ended in one run.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(super) idle_per_run_max: usize,
+}
+
 /// `[inbox]`
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -202,6 +229,25 @@ pub(super) struct RawRelay {
     /// Tries of one call to a Chatwoot before a human takes over.
     #[schemars(range(min = 1, max = 100))]
     pub(super) chatwoot_tries: u32,
+    /// Calls a minute to one Chatwoot, all tenants there together; a sixth of it may come at once.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub(super) chatwoot_calls_per_minute: u32,
+    /// Nobody calls a Chatwoot for so long after it answered 429, and twice as long each time it does so again.
+    #[schemars(range(min = 1, max = 60_000))]
+    pub(super) chatwoot_pause_ms: u64,
+    /// A conversation is taken for going round in a circle, and given to a human, if within this time it has
+    /// `loop_turns_max` turns or `loop_flips_max` changes of status.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    pub(super) loop_window_ms: u64,
+    /// So many turns of ours are a circle.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) loop_turns_max: u64,
+    /// So many changes of status are a circle.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) loop_flips_max: u64,
+    /// The words of a voice note are waited for so long, if Chatwoot writes them down.
+    #[schemars(range(min = 0, max = 600_000))]
+    pub(super) voice_wait_ms: u64,
     /// Messages of a conversation given to the agent.
     #[schemars(range(min = 1, max = 10_000))]
     pub(super) history_max: usize,
@@ -439,6 +485,26 @@ pub(super) struct RawChannel {
     pub(super) agent: Option<String>,
     /// What happens around a handoff.
     pub(super) handoff: Option<RawHandoff>,
+    /// What becomes of a conversation in which nothing happens.
+    #[serde(default)]
+    pub(super) idle: RawIdle,
+}
+
+/// `tenant.chatwoot.idle`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawIdle {
+    /// A pending conversation is idle after this; 0 leaves it as it is.
+    #[schemars(range(min = 0, max = 525_600))]
+    pub(super) after_minutes: u64,
+    /// What becomes of it if nobody waits for an answer. If the customer does, a human gets it.
+    pub(super) answered: IdleEnd,
+}
+
+impl Default for RawIdle {
+    fn default() -> Self {
+        Self { after_minutes: 60, answered: IdleEnd::Resolve }
+    }
 }
 
 /// `tenant.chatwoot.handoff`
@@ -452,6 +518,8 @@ pub(super) struct RawHandoff {
     pub(super) message: Option<String>,
     /// What the customer reads when the plan has no handoff; empty says nothing. Has a default in English.
     pub(super) notice: Option<String>,
+    /// What becomes of a picture, or a voice note without words: `human`, or `agent`, which is told what it is.
+    pub(super) unreadable: Unreadable,
 }
 
 /// `[[tenant.lot]]`: tokens credited beside the monthly grant.
@@ -527,7 +595,26 @@ impl Default for RawRelay {
             agent_tries: 3,
             chatwoot_wait_ms: 15_000,
             chatwoot_tries: 6,
+            chatwoot_calls_per_minute: 2_400,
+            chatwoot_pause_ms: 500,
+            voice_wait_ms: 8_000,
+            loop_window_ms: 300_000,
+            loop_turns_max: 20,
+            loop_flips_max: 10,
             history_max: 40,
+        }
+    }
+}
+
+impl Default for RawSweep {
+    fn default() -> Self {
+        Self {
+            missed_hours: 24,
+            missed_calm_ms: 30_000,
+            conversations_max: 1_000,
+            channels_at_once: 2,
+            idle_every_ms: 300_000,
+            idle_per_run_max: 100,
         }
     }
 }

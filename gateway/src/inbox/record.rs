@@ -2,7 +2,7 @@
 //!
 //! Every row that is read back carries a checksum over its content *and* over the conversation it belongs to, so
 //! that a flipped bit, wherever it falls, makes the row unreadable and never turns it into another customer's
-//! message. What changes after the row is written (its state, its outcome) is outside the checksum.
+//! message. What changes after the row is written (its state, its outcome) has a seal of its own (`seal`).
 //!
 //! Nothing here knows Chatwoot's words or reads a body: bodies go in and out as bytes, and the relay parses them.
 

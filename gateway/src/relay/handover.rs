@@ -21,9 +21,9 @@ use crate::inbox::{InboxError, OpenTurn, PostKind};
 /// On conversations whose customer asked for a human and did not get one (D17).
 const DECLINED_LABEL: &str = "human-requested";
 
-/// How opening went.
+/// How setting the status went.
 pub(super) enum Opened {
-    /// It is open.
+    /// It is set.
     Done,
     /// There is no such conversation any more.
     Gone,
@@ -128,22 +128,30 @@ async fn team(conversation: &Conversation) {
     }
 }
 
-/// Opens the conversation and sees that it is. Saying it again is harmless: the status is always named.
+/// Opens the conversation and sees that it is.
 pub(super) async fn open(conversation: &mut Conversation) -> Opened {
+    let opened = set_status(conversation, Status::Open).await;
+    if matches!(opened, Opened::Done) {
+        conversation.known.state.human_message_id = None;
+    }
+    opened
+}
+
+/// Sets the status and sees that it is set. Saying it again is harmless: the status is always named.
+pub(super) async fn set_status(conversation: &mut Conversation, status: Status) -> Opened {
     let mut tries = Tries::new(conversation.relay.parts.limits.chatwoot_tries);
     loop {
-        let asked = match conversation.client.set_status(conversation.id(), Status::Open).await {
-            Ok(Status::Open) => {
-                conversation.known.state.status = Some(Status::Open.as_str().to_owned());
-                conversation.known.state.human_message_id = None;
+        let asked = match conversation.client.set_status(conversation.id(), status).await {
+            Ok(set) if set == status => {
+                conversation.known.state.status = Some(status.as_str().to_owned());
                 return Opened::Done;
             }
-            Ok(status) => {
-                warn!(status = status.as_str(), "Chatwoot took the opening and shows another status.");
+            Ok(set) => {
+                warn!(wanted = status.as_str(), status = set.as_str(), "Chatwoot took a status and shows another.");
                 None
             }
             Err(error) => {
-                warn!(%error, tenant_id = %conversation.key.tenant, "Conversation not opened.");
+                warn!(%error, tenant_id = %conversation.key.tenant, wanted = status.as_str(), "Status not set.");
                 match error.class {
                     CallClass::Refused(404) => return Opened::Gone,
                     CallClass::Refused(_) => return Opened::Later,

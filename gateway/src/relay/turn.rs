@@ -14,15 +14,17 @@ use tokio::pin;
 use tracing::warn;
 use uuid::Uuid;
 
+use super::breaker::{Circle, circle};
 use super::deliver::{Delivered, deliver, said};
 use super::handover::{self, Opened, hand_over};
-use super::known::NotOurs;
+use super::idle::{self, Reopened};
+use super::known::{NOT_OURS, NotOurs, SIGNAL, SUPERSEDED};
 use super::lane::{Conversation, Waited};
 use super::retry::Tries;
 use crate::agent::{Answer, Question};
 use crate::chatwoot::client::CallClass;
 use crate::chatwoot::text;
-use crate::config::AgentKind;
+use crate::config::{AgentKind, Unreadable};
 use crate::handoff::{self, HandoffReason, Signals};
 use crate::inbox::{InboxError, OpenTurn, Plan, PostKind, PostState};
 
@@ -72,7 +74,10 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
         return resume(conversation, turn).await;
     }
     if conversation.known.asks().is_empty() {
-        return signals(conversation).await;
+        return match conversation.known.idle {
+            Some(message_id) => idle::settle(conversation, message_id).await,
+            None => signals(conversation).await,
+        };
     }
     let mut superseded = 0;
     loop {
@@ -80,7 +85,15 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
             return Ok(TurnEnd::Stopped);
         }
         if let Err(why) = conversation.known.ours() {
-            return leave(conversation, why).await;
+            match idle::reopen(conversation, why).await? {
+                Reopened::No => return leave(conversation, why).await,
+                Reopened::Yes => {}
+                Reopened::End(end) => return Ok(end),
+            }
+        }
+        if conversation.known.asks().is_empty() {
+            // All of it was deleted.
+            return signals(conversation).await;
         }
         let Some(_permits) = conversation.permits().await else { return Ok(TurnEnd::Stopped) };
         let running = conversation.relay.parts.metrics.relay.turns_running.clone();
@@ -91,7 +104,7 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
             Some(end) => return Ok(end),
             None => {
                 superseded += 1;
-                conversation.relay.parts.metrics.relay.turns.with_label_values(&["superseded"]).inc();
+                conversation.relay.parts.metrics.relay.turns.with_label_values(&[SUPERSEDED]).inc();
             }
         }
     }
@@ -103,7 +116,11 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
     let upto_seq = conversation.known.last_seq;
     let turn = Uuid::now_v7();
     let asked = match conversation.known.ours() {
-        Ok(()) => ask(conversation, upto_seq, may_start_over).await?,
+        Ok(()) => match circle(conversation).await? {
+            Circle::None => ask(conversation, upto_seq, may_start_over).await?,
+            Circle::Found => Asked::Handoff(HandoffReason::Looping, None),
+            Circle::Resting(left) => return conversation.rest(left).await.map(Some),
+        },
         Err(why) => Asked::NotOurs(why),
     };
     let reply = match asked {
@@ -120,8 +137,14 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
     match read_again(conversation).await? {
         Gate::Ours if may_start_over && conversation.known.asked_after(upto_seq) => return Ok(None),
         Gate::Ours => {}
-        Gate::NotOurs(why) => return leave(conversation, why).await.map(Some),
-        Gate::Gone => return conversation.finish("not_ours", i64::MAX, None, Vec::new()).await.map(Some),
+        Gate::NotOurs(why) => {
+            return match idle::reopen(conversation, why).await? {
+                Reopened::No => leave(conversation, why).await.map(Some),
+                Reopened::Yes => Ok(None),
+                Reopened::End(end) => Ok(Some(end)),
+            };
+        }
+        Gate::Gone => return conversation.finish(NOT_OURS, i64::MAX, None, Vec::new()).await.map(Some),
         Gate::Later => {
             // The answer is kept, so that the agent need not be asked again when Chatwoot is back.
             let planned = plan(conversation, turn, upto_seq, None, replies(conversation, &reply), false).await?;
@@ -143,20 +166,29 @@ fn replies(conversation: &Conversation, reply: &str) -> Vec<(PostKind, String)> 
     text::split(reply, conversation.known.medium).into_iter().map(|part| (PostKind::Reply, part)).collect()
 }
 
-/// Waits until the customer has paused, or has been writing for long enough. False if the relay stops first.
+/// Waits until the customer has paused, or has been writing for long enough, and until the words of a voice note have
+/// come, or have had their time to come. False if the relay stops first.
 async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError> {
     let (burst, burst_max) = (conversation.relay.parts.limits.burst, conversation.relay.parts.limits.burst_max);
+    let voice = conversation.relay.parts.limits.voice_wait;
+    let begun = conversation.relay.parts.clock.monotonic();
     loop {
         conversation.catch_up().await?;
         if conversation.known.ours().is_err() {
             return Ok(true);
         }
+        // Whatever the wall clock says: set back by an hour, it would have the customer wait for an hour.
+        let waited = conversation.relay.parts.clock.monotonic().saturating_sub(begun);
         let Some((first_ms, last_ms)) = conversation.known.burst_ms() else { return Ok(true) };
         let now_ms = conversation.relay.parts.clock.now_ms();
         let left = |since_ms: i64, wait: Duration| {
             wait.saturating_sub(Duration::from_millis(now_ms.saturating_sub(since_ms).max(0).unsigned_abs()))
         };
-        let left = left(last_ms, burst).min(left(first_ms, burst_max)).min(BURST_STEP);
+        let words = conversation.known.wordless_ms().map(|since_ms| left(since_ms, voice));
+        let words = words.unwrap_or_default().min(left(first_ms, burst_max + voice));
+        let words = words.min((burst_max + voice).saturating_sub(waited));
+        let left = left(last_ms, burst).min(left(first_ms, burst_max)).min(burst_max.saturating_sub(waited));
+        let left = left.max(words).min(BURST_STEP);
         if left.is_zero() {
             return Ok(true);
         }
@@ -169,7 +201,9 @@ async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError
 /// Asks the agent, and listens meanwhile.
 async fn ask(conversation: &mut Conversation, upto_seq: i64, may_start_over: bool) -> Result<Asked, InboxError> {
     let texts: Vec<&str> = conversation.known.asks().iter().map(|ask| ask.text.as_str()).collect();
-    let unreadable = conversation.known.asks().iter().any(|ask| ask.unreadable);
+    // Else the agent is told what it was, and the customer may be asked to write.
+    let to_human = conversation.channel.handoff.unreadable == Unreadable::Human;
+    let unreadable = to_human && conversation.known.asks().iter().any(|ask| ask.unreadable);
     // Where the plan has no handoff and the operator nothing to say about it, the agent goes on.
     let heard = conversation.handoff || declines(conversation);
     let customer_text = if heard { texts.join("\n") } else { String::new() };
@@ -269,7 +303,7 @@ async fn cut_short(conversation: &mut Conversation, turn: &OpenTurn, why: NotOur
         return Ok(end);
     }
     let begun = turn.posts.iter().any(|post| matches!(post.state, PostState::Posted(_)));
-    let outcome = if begun { "replied" } else { "not_ours" };
+    let outcome = if begun { "replied" } else { NOT_OURS };
     conversation.finish(outcome, turn.upto_seq, Some(turn.id), said(turn)).await
 }
 
@@ -304,14 +338,14 @@ async fn signals(conversation: &mut Conversation) -> Result<TurnEnd, InboxError>
     {
         return Ok(end);
     }
-    conversation.finish("signal", i64::MAX, None, Vec::new()).await
+    conversation.finish(SIGNAL, i64::MAX, None, Vec::new()).await
 }
 
 /// Not ours: everything asked so far ends here.
-async fn leave(conversation: &mut Conversation, why: NotOurs) -> Result<TurnEnd, InboxError> {
+pub(super) async fn leave(conversation: &mut Conversation, why: NotOurs) -> Result<TurnEnd, InboxError> {
     match show(conversation, why).await? {
         Some(end) => Ok(end),
-        None => conversation.finish("not_ours", i64::MAX, None, Vec::new()).await,
+        None => conversation.finish(NOT_OURS, i64::MAX, None, Vec::new()).await,
     }
 }
 
@@ -327,6 +361,16 @@ async fn show(conversation: &mut Conversation, why: NotOurs) -> Result<Option<Tu
         Gate::Stopped => return Ok(Some(TurnEnd::Stopped)),
         Gate::NotOurs(NotOurs::HumanHidden) => {}
         Gate::Ours | Gate::NotOurs(_) | Gate::Gone => return Ok(None),
+    }
+    match circle(conversation).await? {
+        Circle::None => {}
+        Circle::Found => {
+            let upto_seq = conversation.known.last_seq;
+            let reason = HandoffReason::Looping;
+            return hand_over(conversation, Uuid::now_v7(), upto_seq, reason, None).await.map(Some);
+        }
+        // Opening it is what is undone each time, and the note that says so is there.
+        Circle::Resting(_) => return Ok(None),
     }
     match handover::open(conversation).await {
         Opened::Done | Opened::Gone => Ok(None),

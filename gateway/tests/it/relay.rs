@@ -10,6 +10,7 @@ use http_body_util::BodyExt as _;
 use relais_gateway::admission::{AGENT_KEY, Account, Counts, Delta, Journal, Kind};
 use relais_gateway::agent::Agents;
 use relais_gateway::chatwoot::event::{self, Event, EventKind, Parsed};
+use relais_gateway::chatwoot::installation::Installations;
 use relais_gateway::clock::Clock;
 use relais_gateway::config::Config;
 use relais_gateway::http::client::Client;
@@ -26,6 +27,9 @@ use relais_loadtest::http::{Hangup, Server, reply};
 use tempfile::TempDir;
 
 use crate::support::{DEADLINE, config};
+
+mod loops;
+mod voice;
 
 /// What the model says, unless told otherwise.
 const ANSWER: &str = "It is on its way.";
@@ -97,6 +101,7 @@ impl World {
             }),
             agents: Arc::new(arc_swap::ArcSwap::new(agents)),
             http,
+            installations: Arc::new(Installations::new(&self.config.relay, clock.clone())),
             clock,
             metrics: Arc::clone(&self.metrics),
             limits: self.config.relay.clone(),
@@ -175,6 +180,10 @@ impl World {
         self.metrics.relay.turns.with_label_values(&[outcome]).get()
     }
 
+    fn messages(&self, outcome: &str) -> u64 {
+        self.metrics.relay.messages.with_label_values(&[outcome]).get()
+    }
+
     fn lanes(&self) -> i64 {
         self.metrics.relay.lanes.get()
     }
@@ -205,6 +214,8 @@ fn toml(chatwoot: &FakeChatwoot, llm: &FakeLlm, plans: &str, relay: &str, channe
         agent_tries = 2
         chatwoot_wait_ms = 700
         chatwoot_tries = 4
+        chatwoot_calls_per_minute = 1000000
+        chatwoot_pause_ms = 20
         {relay}
         [[upstream]]
         name = "main"
@@ -305,6 +316,7 @@ async fn a_burst_is_one_question() {
     world.settled().await;
     assert_eq!((world.replies(key).len(), world.llm.totals().finished), (1, 1));
     assert!(world.llm.calls()[0].body.contains("I have a question"));
+    assert_eq!((world.messages("superseded"), world.messages("replied"), world.turns("replied")), (2, 1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -318,6 +330,7 @@ async fn a_newer_message_starts_the_turn_over_with_both() {
     world.until_replied(key, 1).await;
     world.settled().await;
     assert_eq!((world.turns("superseded"), world.turns("replied"), world.replies(key).len()), (1, 1, 1));
+    assert_eq!((world.messages("superseded"), world.messages("replied")), (1, 1));
     let totals = world.llm.totals();
     assert_eq!((totals.client_left, totals.finished), (1, 1), "the first call was not cancelled");
 }
