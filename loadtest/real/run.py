@@ -32,7 +32,7 @@ PHRASES = [
 SUITE_SECONDS = 600
 
 MODEL_SUITES = ["openai-python", "comply", "openai-node", "chatwoot", "metrics"]
-SUITES = [*MODEL_SUITES, "chatwoot-sdk", "openapi", "kill9", "crash", "faults", "privacy"]
+SUITES = [*MODEL_SUITES, "chatwoot-sdk", "openapi", "billing", "kill9", "crash", "faults", "privacy"]
 
 
 def row(suite: str, check: str, outcome: str, detail: str = "") -> None:
@@ -172,6 +172,8 @@ def main() -> None:
         row("openapi", "(all)", "SKIP", skip_reason("python"))
     elif "openapi" in wanted:
         run_suite("openapi", [sys.executable, "openapi_check.py"], {})
+    if "billing" in wanted:
+        run_suite("billing", [sys.executable, "billing_postgres.py"], {})
     if "kill9" in wanted:
         run_suite("kill9", [sys.executable, "kill9.py"], {})
     if "crash" in wanted:

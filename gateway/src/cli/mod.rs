@@ -13,9 +13,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use relais_gateway::clock::Clock;
-use relais_gateway::config::key::NewKey;
 use relais_gateway::config::{AgentKind, Config, Level};
 use relais_gateway::usage::report;
+use relais_policies::key::{NewKey, RANDOM_BYTES};
 
 use self::agent_eval::AgentCommand;
 use self::inbox::InboxCommand;
@@ -105,7 +105,9 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<ExitCode> {
 /// `relais key …`
 pub(crate) fn key(command: &KeyCommand) -> anyhow::Result<ExitCode> {
     let KeyCommand::New { test, name } = command;
-    let new = NewKey::generate(!test).context("asking the machine for random bytes")?;
+    let mut random = [0; RANDOM_BYTES];
+    getrandom::fill(&mut random).context("asking the machine for random bytes")?;
+    let new = NewKey::from_random(!test, &random);
     print(&format!(
         "# The key. Give it to its owner now: it is kept nowhere and cannot be shown again.\n{}\n\n\
          # Under the tenant's [[tenant]]:\n{}",

@@ -11,7 +11,6 @@
 mod agents;
 mod channels;
 mod check;
-pub mod key;
 mod keys;
 mod load;
 mod raw;

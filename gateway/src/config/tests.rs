@@ -5,7 +5,7 @@ use std::path::Path;
 use relais_policies::{Anchor, ChannelKind, Limit, LotKind, Status};
 use secrecy::ExposeSecret as _;
 
-use super::key::hash;
+use relais_policies::key::hash;
 use super::{AgentKind, Config, ConfigErrors, Level, LimitField, Model, Tool};
 use crate::conversation::Medium;
 
