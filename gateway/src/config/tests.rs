@@ -5,9 +5,9 @@ use std::path::Path;
 use relais_policies::{Anchor, ChannelKind, Limit, LotKind, Status};
 use secrecy::ExposeSecret as _;
 
-use relais_policies::key::hash;
 use super::{AgentKind, Config, ConfigErrors, Level, LimitField, Model, Tool};
 use crate::conversation::Medium;
+use relais_policies::key::hash;
 
 /// The smallest file with one of everything.
 const SMALL: &str = r#"

@@ -22,7 +22,7 @@ mod limits;
 mod neighbours;
 mod relay;
 mod reload;
-mod sweep;
 mod swagger;
+mod sweep;
 mod upstream_answers;
 mod upstreams;

@@ -44,7 +44,17 @@ async fn filled(dir: &TempDir) -> (Inbox, Held) {
             let posts = vec![(PostKind::Reply, "one".into()), (PostKind::Reply, "two".into())];
             let (upto_seq, known_message_id) = (*seqs.last().unwrap(), 9);
             let (conversation, handoff, send_now) = (work.row, None, true);
-            let plan = Plan { conversation, turn, upto_seq, known_message_id, handoff, send_now, posts, agent: None, now_ms: NOW };
+            let plan = Plan {
+                conversation,
+                turn,
+                upto_seq,
+                known_message_id,
+                handoff,
+                send_now,
+                posts,
+                agent: None,
+                now_ms: NOW,
+            };
             inbox.plan(plan).await.unwrap();
             inbox.posted(turn, 0, 50 + conversation_id, Some(1)).await.unwrap();
         }
@@ -230,7 +240,17 @@ async fn a_flipped_post_turn_or_conversation_goes_to_a_human() {
         let (turn, upto_seq, known_message_id) = (Uuid::from_u128(5), 1, 9);
         let (handoff, send_now, now_ms) = (None, true, NOW);
         inbox
-            .plan(Plan { conversation, turn, upto_seq, known_message_id, handoff, send_now, posts, agent: None, now_ms })
+            .plan(Plan {
+                conversation,
+                turn,
+                upto_seq,
+                known_message_id,
+                handoff,
+                send_now,
+                posts,
+                agent: None,
+                now_ms,
+            })
             .await
             .unwrap();
         inbox.posted(turn, 0, 50, Some(1)).await.unwrap();
