@@ -3,6 +3,7 @@
 //! A model that fails as often as it may be tried, or whose tokens nobody pays for, gives way to the next of its
 //! agent's `fallback`; after the last a human takes over. What a model used is counted whatever came of it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::pin;
@@ -48,19 +49,10 @@ pub(super) async fn ask(
     upto_seq: i64,
     may_start_over: bool,
 ) -> Result<Asked, InboxError> {
-    let texts: Vec<&str> = conversation.known.asks().iter().map(|ask| ask.text.as_str()).collect();
-    // Else the agent is told what it was, and the customer may be asked to write.
-    let to_human = conversation.channel.handoff.unreadable == Unreadable::Human;
-    let unreadable = to_human && conversation.known.asks().iter().any(|ask| ask.unreadable);
-    // Where the plan has no handoff and the operator nothing to say about it, the agent goes on.
-    let heard = conversation.handoff || declines(conversation);
-    let customer_text = if heard { texts.join("\n") } else { String::new() };
     let channel = Arc::clone(&conversation.channel);
     let agent = channel.agent_for(conversation.known.chatwoot_inbox_id, conversation.known.medium);
     let chain: Vec<&Arc<config::Agent>> = [agent].into_iter().chain(&agent.fallback).collect();
-    let quota_used_up = conversation.payer.used_up() && chain.iter().all(|agent| costs(agent));
-    let signals = Signals { customer_text: &customer_text, unreadable, quota_used_up, ..Signals::default() };
-    if let Some(reason) = handoff::decide(&signals) {
+    if let Some(reason) = needs_human(conversation, &chain) {
         return Ok(Asked::Handoff(reason, ByAgent::default()));
     }
     let history = conversation.history().await?;
@@ -80,17 +72,16 @@ pub(super) async fn ask(
     };
     let answering = first_answer(&relay, &payer, &chain, question);
     // A courtesy: whether it arrives does not matter, and nothing waits for it.
-    let typing = async {
+    let mut typing = Some(Box::pin(async move {
         let _ = client.typing(id, true).await;
-        std::future::pending::<()>().await;
-    };
-    pin!(answering, typing);
+    }));
+    pin!(answering);
     loop {
         tokio::select! {
             answer = &mut answering => return Ok(asked(answer)),
-            () = &mut typing => {}
+            () = ended(&mut typing) => {}
             () = conversation.wake.wait() => {
-                conversation.catch_up().await?;
+                Box::pin(conversation.catch_up()).await?;
                 if let Err(why) = conversation.known.ours() {
                     return Ok(Asked::NotOurs(why));
                 }
@@ -100,6 +91,28 @@ pub(super) async fn ask(
             }
         }
     }
+}
+
+/// Why a human has it before any agent is asked, if so.
+fn needs_human(conversation: &Conversation, chain: &[&Arc<config::Agent>]) -> Option<HandoffReason> {
+    let asks = conversation.known.asks();
+    // Else the agent is told what it was, and the customer may be asked to write.
+    let to_human = conversation.channel.handoff.unreadable == Unreadable::Human;
+    let unreadable = to_human && asks.iter().any(|ask| ask.unreadable);
+    // Where the plan has no handoff and the operator nothing to say about it, the agent goes on.
+    let heard = conversation.handoff || declines(conversation);
+    let texts: Vec<&str> = asks.iter().filter(|_| heard).map(|ask| ask.text.as_str()).collect();
+    let quota_used_up = conversation.payer.used_up() && chain.iter().all(|agent| costs(agent));
+    handoff::decide(&Signals { customer_text: &texts.join("\n"), unreadable, quota_used_up, ..Signals::default() })
+}
+
+/// Waits for the end of what runs beside, and frees it: an answer may take minutes. Then there is nothing to wait for.
+async fn ended(beside: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
+    match beside {
+        Some(running) => running.await,
+        None => std::future::pending().await,
+    }
+    *beside = None;
 }
 
 /// Its answers cost tokens.

@@ -18,7 +18,9 @@ use super::{Payer, Relay, Served, retry};
 use crate::chatwoot::client::Chatwoot;
 use crate::config::Channel;
 use crate::conversation::{Speaker, Utterance};
-use crate::inbox::{ConversationKey, ConversationRow, Finish, InboxError, Line, OpenTurn, PUT_OFF_MAX_MS, Voice, Work};
+use crate::inbox::{
+    ConversationKey, ConversationRow, Finish, InboxError, Line, Loaded, OpenTurn, PUT_OFF_MAX_MS, Voice, Work,
+};
 
 /// Deliveries read at once.
 const PAGE: usize = 256;
@@ -114,11 +116,13 @@ async fn step(
     wake: &Arc<Wake>,
 ) -> Result<Option<TurnEnd>, InboxError> {
     let parts = &relay.parts;
-    let Some(loaded) = parts.inbox.load(row, 0, PAGE).await? else { return Ok(None) };
-    if loaded.deliveries.is_empty() && loaded.turn.is_none() {
+    let Some(Loaded { state, turn, deliveries, not_before_ms, .. }) = parts.inbox.load(row, 0, PAGE).await? else {
+        return Ok(None);
+    };
+    if deliveries.is_empty() && turn.is_none() {
         return Ok(None);
     }
-    let wait_ms = loaded.not_before_ms.saturating_sub(parts.clock.now_ms());
+    let wait_ms = not_before_ms.saturating_sub(parts.clock.now_ms());
     if (1..=PUT_OFF_MAX_MS).contains(&wait_ms) {
         return Ok(Some(TurnEnd::Later(Duration::from_millis(wait_ms.unsigned_abs()))));
     }
@@ -131,8 +135,11 @@ async fn step(
         return Ok(Some(TurnEnd::Later(NO_CHANNEL_PAUSE)));
     };
     let client = relay.chatwoot(&channel);
-    let mut known = Known::new(channel.bot_id, loaded.state);
-    known.read(&loaded.deliveries);
+    let mut known = Known::new(channel.bot_id, state);
+    known.read(&deliveries);
+    let more = deliveries.len() >= PAGE;
+    // A turn waits for long: their bodies do not.
+    drop(deliveries);
     let mut conversation = Conversation {
         relay: Arc::clone(relay),
         row,
@@ -145,10 +152,10 @@ async fn step(
         known,
         tenant_turns: Arc::clone(tenant_turns),
     };
-    if loaded.deliveries.len() >= PAGE {
+    if more {
         conversation.catch_up().await?;
     }
-    turn::run(&mut conversation, loaded.turn).await.map(Some)
+    turn::run(&mut conversation, turn).await.map(Some)
 }
 
 impl Conversation {

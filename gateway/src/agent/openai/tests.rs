@@ -28,6 +28,7 @@ fn agent(base_url: &str, change: impl FnOnce(&mut Model)) -> OpenAi {
         weight: 1,
         limit_field: LimitField::MaxTokens,
         connections_max: 8,
+        http2: false,
     });
     let mut model = Model {
         upstream,
