@@ -69,9 +69,9 @@ impl OpenAi {
     }
 
     /// Asks once: as many rounds as the model's tools need, `wait` for all of them.
-    pub(super) async fn answer(&self, question: Question<'_>, wait: Duration) -> Result<Answered, Failed> {
+    pub(super) async fn answer(&self, question: &Question<'_>, wait: Duration) -> Result<Answered, Failed> {
         let mut spent = None;
-        match tokio::time::timeout(wait, self.rounds(&question, &mut spent)).await {
+        match tokio::time::timeout(wait, self.rounds(question, &mut spent)).await {
             Ok(Ok((answer, actions))) => Ok(Answered { answer, actions, tokens: spent }),
             Ok(Err(error)) => Err(Failed { error, tokens: spent }),
             Err(_) => Err(Failed { error: AgentError::Timeout(wait), tokens: spent }),

@@ -31,8 +31,8 @@ use crate::http::slots::Slots;
 type Pool = PooledClient<Connector, Full<Bytes>>;
 type Https = HttpsConnector<HttpConnector<Resolver>>;
 
-/// Idle connections kept to one host, per pool.
-const IDLE_PER_HOST_MAX: usize = 256;
+/// Idle connections kept to one host, per pool: 28 KiB each. Calls with a slot share a pool with 99 others at most.
+const IDLE_PER_HOST_MAX: usize = 100;
 /// An idle connection is closed after this. Below the 60–75 s most servers use, so we close first and do not
 /// send on a connection that the other side is closing.
 const IDLE_LIFE: Duration = Duration::from_secs(50);

@@ -108,7 +108,7 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 }
 
 /// Pages the writer keeps: the unfinished part of the tables, the tops of the indices, what one transaction changes.
-const WRITER_CACHE_KIB: i64 = 8 * 1024;
+const WRITER_CACHE_KIB: i64 = 4 * 1024;
 /// Pages every other connection keeps: the tops of the indices. The rest is in the system's cache, one copy for all.
 const READER_CACHE_KIB: i64 = 1024;
 

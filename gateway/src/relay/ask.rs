@@ -70,7 +70,7 @@ pub(super) async fn ask(
         teams: &channel.handoff.teams,
         level_max: Level::opened_by(&payer.policy),
     };
-    let answering = first_answer(&relay, &payer, &chain, question);
+    let answering = first_answer(&relay, &payer, &chain, &question);
     // A courtesy: whether it arrives does not matter, and nothing waits for it.
     let mut typing = Some(Box::pin(async move {
         let _ = client.typing(id, true).await;
@@ -125,7 +125,7 @@ async fn first_answer(
     relay: &Relay,
     payer: &Payer,
     chain: &[&Arc<config::Agent>],
-    question: Question<'_>,
+    question: &Question<'_>,
 ) -> Option<(String, Answered)> {
     for (place, agent) in chain.iter().enumerate() {
         if let Some(answered) = tried(relay, payer, agent, question).await {
@@ -139,7 +139,7 @@ async fn first_answer(
 }
 
 /// One agent's answer, in as many tries as it has.
-async fn tried(relay: &Relay, payer: &Payer, agent: &config::Agent, question: Question<'_>) -> Option<Answered> {
+async fn tried(relay: &Relay, payer: &Payer, agent: &config::Agent, question: &Question<'_>) -> Option<Answered> {
     let mut tries = Tries::new(relay.parts.limits.agent_tries);
     loop {
         // It may have run out with the last try.

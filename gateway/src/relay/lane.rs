@@ -134,24 +134,22 @@ async fn step(
         parts.inbox.defer(row, until).await?;
         return Ok(Some(TurnEnd::Later(NO_CHANNEL_PAUSE)));
     };
-    let client = relay.chatwoot(&channel);
-    let mut known = Known::new(channel.bot_id, state);
-    known.read(&deliveries);
     let more = deliveries.len() >= PAGE;
-    // A turn waits for long: their bodies do not.
-    drop(deliveries);
     let mut conversation = Conversation {
         relay: Arc::clone(relay),
         row,
         key: key.clone(),
-        channel,
+        client: relay.chatwoot(&channel),
         handoff,
         payer,
-        client,
         wake: Arc::clone(wake),
-        known,
+        known: Known::new(channel.bot_id, state),
+        channel,
         tenant_turns: Arc::clone(tenant_turns),
     };
+    conversation.known.read(&deliveries);
+    // A turn waits for long: their bodies do not.
+    drop(deliveries);
     if more {
         conversation.catch_up().await?;
     }

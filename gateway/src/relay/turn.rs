@@ -165,7 +165,6 @@ async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError
     let voice = conversation.relay.parts.limits.voice_wait;
     let begun = conversation.relay.parts.clock.monotonic();
     loop {
-        conversation.catch_up().await?;
         if conversation.known.ours().is_err() {
             return Ok(true);
         }
@@ -187,6 +186,7 @@ async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError
         if conversation.listen(left).await == Waited::Stopping {
             return Ok(false);
         }
+        conversation.catch_up().await?;
     }
 }
 
