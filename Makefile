@@ -8,7 +8,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARIES = $(CARGO) build --locked --bin relais --bin relais-load
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-llm test test-real check bench bench-instructions
+.PHONY: help run run-llm test test-real check bench bench-instructions bench-intake bench-turns
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
@@ -40,3 +40,14 @@ bench-instructions: ## the same pieces in instructions, which no busy machine ch
 	binary=$$($(CARGO) bench -p relais-benches --bench instructions --locked --no-run --message-format json \
 		| python3 -c 'import json, sys; print(*[part["executable"] for part in map(json.loads, sys.stdin) if part.get("executable")])'); \
 	python3 benches/instructions.py "$$binary"
+
+RELEASE = $(CARGO) build --release --locked --bin relais --bin relais-load
+
+bench-intake: ## deliveries made durable: latency at 5,000 a second beside the disk's own
+	$(RELEASE)
+	RELAIS_BIN_DIR=$(TARGET_DIR)/release python3 benches/conversations.py intake
+
+bench-turns: ## a turn's CPU, and the memory of 10,000 conversations at once
+	$(RELEASE)
+	RELAIS_BIN_DIR=$(TARGET_DIR)/release python3 benches/conversations.py turns
+	RELAIS_BIN_DIR=$(TARGET_DIR)/release python3 benches/conversations.py flight

@@ -1,12 +1,19 @@
 //! The words that the Chatwoot edge, the agent, the handoff rules and the relay share about a conversation.
 //!
 //! Plain values below all of them, so that none has to import another: who the customer is, what the conversation
-//! runs over, who said what, and in which of our two languages. Chatwoot's own words stay in `chatwoot/`.
+//! runs over, who said what and in which of our two languages, and what an agent does beside speaking. Chatwoot's own words stay in `chatwoot/`.
+
+pub mod choice;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// What the conversation runs over. Decides how long a message may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum Medium {
     /// The chat window of a website.
     Web,
@@ -69,6 +76,84 @@ pub struct Utterance {
     pub from: Speaker,
     /// What.
     pub text: String,
+}
+
+/// What an agent does to a conversation beside what it says. Each may be done twice with the effect of once, and is
+/// kept in the inbox as JSON until it is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum Action {
+    /// Adds a label to those it has.
+    AddLabel {
+        /// Small letters, digits, `-` and `_`.
+        label: String,
+    },
+    /// Says how soon humans should look.
+    SetPriority {
+        /// How soon.
+        priority: Priority,
+    },
+    /// Sets one of the operator's own fields of the conversation; the others stay.
+    SetAttribute {
+        /// The field: small letters, digits and `_`.
+        name: String,
+        /// Text, a number or yes/no.
+        value: serde_json::Value,
+    },
+    /// Gives it to a team, for a handoff.
+    AssignTeam {
+        /// The helpdesk's number for it, from the configuration.
+        team_id: u64,
+    },
+    /// Ends it, unless the customer wrote meanwhile.
+    Resolve,
+}
+
+impl Action {
+    /// The metric label.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::AddLabel { .. } => "add_label",
+            Self::SetPriority { .. } => "set_priority",
+            Self::SetAttribute { .. } => "set_attribute",
+            Self::AssignTeam { .. } => "assign_team",
+            Self::Resolve => "resolve",
+        }
+    }
+}
+
+/// How soon humans should look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Last.
+    Low,
+    /// In turn.
+    Medium,
+    /// Soon.
+    High,
+    /// Now.
+    Urgent,
+}
+
+impl Priority {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Urgent];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Urgent => "urgent",
+        }
+    }
+
+    /// The reverse of [`Priority::as_str`], in any case.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.as_str().eq_ignore_ascii_case(word.trim()))
+    }
 }
 
 /// The languages we speak ourselves.

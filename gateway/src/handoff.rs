@@ -24,6 +24,8 @@ pub enum HandoffReason {
     DeliveryUnknown,
     /// Our reply was not taken, or the channel could not deliver it.
     Undelivered,
+    /// Turns or changes of status follow each other as no customer makes them.
+    Looping,
     /// The plan's conversations or tokens are used up.
     Quota,
     /// The customer sent something the agent cannot read.
@@ -34,19 +36,26 @@ pub enum HandoffReason {
     Unsure,
     /// The agent decided so, in its own words.
     AgentDecided,
+    /// The customer had the last word for long, and no answer.
+    Unanswered,
+    /// Nothing has happened for long.
+    Idle,
 }
 
 impl HandoffReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::AskedFor,
         Self::DeliveryUnknown,
         Self::Undelivered,
+        Self::Looping,
         Self::Quota,
         Self::Unreadable,
         Self::AgentFailed,
         Self::Unsure,
         Self::AgentDecided,
+        Self::Unanswered,
+        Self::Idle,
     ];
 
     /// The metric label.
@@ -55,11 +64,14 @@ impl HandoffReason {
             Self::AskedFor => "asked_for",
             Self::DeliveryUnknown => "delivery_unknown",
             Self::Undelivered => "undelivered",
+            Self::Looping => "looping",
             Self::Quota => "quota",
             Self::Unreadable => "unreadable",
             Self::AgentFailed => "agent_failed",
             Self::Unsure => "unsure",
             Self::AgentDecided => "agent_decided",
+            Self::Unanswered => "unanswered",
+            Self::Idle => "idle",
         }
     }
 
@@ -74,11 +86,17 @@ impl HandoffReason {
             Self::AskedFor => "The customer asked for a human.",
             Self::DeliveryUnknown => "It is not certain that the last automatic reply arrived. Please check.",
             Self::Undelivered => "The last automatic reply could not be delivered.",
+            Self::Looping => {
+                "Messages or changes of status follow each other too fast: two automations may be answering each \
+                 other. The AI agent has stopped. Please check what else acts on this conversation."
+            }
             Self::Quota => "The plan's automatic replies are used up for this period.",
             Self::Unreadable => "The customer sent something the AI agent cannot read.",
             Self::AgentFailed => "The AI agent could not produce an answer.",
             Self::Unsure => "The AI agent does not know the answer.",
             Self::AgentDecided => "The AI agent decided to hand over.",
+            Self::Unanswered => "The customer's last message has had no answer for some time.",
+            Self::Idle => "Nothing has happened here for some time.",
         }
     }
 }
@@ -90,6 +108,8 @@ pub struct Signals<'a> {
     pub customer_text: &'a str,
     /// Of that, something has no text and cannot be read.
     pub unreadable: bool,
+    /// The conversation goes round in a circle.
+    pub looping: bool,
     /// The plan pays for no further reply.
     pub quota_used_up: bool,
     /// A reply was sent and nothing can tell whether it arrived.
@@ -110,6 +130,7 @@ pub fn decide(signals: &Signals<'_>) -> Option<HandoffReason> {
     let by_fact = [
         (signals.delivery_unknown, HandoffReason::DeliveryUnknown),
         (signals.undelivered, HandoffReason::Undelivered),
+        (signals.looping, HandoffReason::Looping),
         (signals.quota_used_up, HandoffReason::Quota),
         (signals.unreadable, HandoffReason::Unreadable),
         (signals.agent_gave_up, HandoffReason::AgentFailed),

@@ -47,6 +47,7 @@ use tokio::sync::watch;
 
 use crate::agent::{Agents, BuildError};
 use crate::auth::failures::Failures;
+use crate::chatwoot::installation::Installations;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Reason};
@@ -57,6 +58,7 @@ use crate::inbox::{Inbox, InboxError};
 use crate::llm::upstream::Upstreams;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
+use crate::relay::sweep::{SweepHandle, SweepParts};
 use crate::relay::{Payer, RelayHandle, RelayParts, Served};
 use crate::server::{Listeners, Passed, Stop, Tls, TlsError, Worker};
 use crate::storage::{StorageError, StorageLock};
@@ -150,6 +152,8 @@ pub struct Gateway {
     agents: Arc<ArcSwap<Agents>>,
     /// Connections of the background runtime: Chatwoots and the agents' models.
     client: Client,
+    /// How many calls each Chatwoot takes, whoever makes them.
+    installations: Arc<Installations>,
     /// The certificate; replaced on its own.
     tls: Option<Tls>,
     routes: [RouteMetrics; Route::ALL.len()],
@@ -259,6 +263,7 @@ pub struct Running {
     workers: Vec<JoinHandle<()>>,
     background: Runtime,
     relay: Option<RelayHandle>,
+    sweeps: SweepHandle,
     access_log: AccessLogWriter,
     storage: StorageLock,
 }
@@ -285,7 +290,8 @@ pub fn start_on(config: Config, clock: Clock, passed: Passed) -> Result<Running,
     let inbox = Inbox::open(&config.storage.dir, &config.inbox, clock.clone(), Arc::clone(&metrics))
         .map_err(|error| StartError::Inbox(config.storage.dir.clone(), error))?;
     let client = Client::new(resolver.clone(), config.timeouts.connect);
-    let agents = Agents::build(&config, &client, Arc::clone(&metrics)).map_err(StartError::Agents)?;
+    let installations = Arc::new(Installations::new(&config.relay, clock.clone()));
+    let agents = Agents::build(&config, &upstreams, &client, Arc::clone(&metrics)).map_err(StartError::Agents)?;
     let (access_log, access_log_writer) =
         AccessLog::start(config.log.access, clock.clone(), metrics.access_log_dropped.clone())
             .map_err(StartError::AccessLog)?;
@@ -300,6 +306,7 @@ pub fn start_on(config: Config, clock: Clock, passed: Passed) -> Result<Running,
         access_log,
         agents: Arc::new(ArcSwap::from_pointee(agents)),
         client,
+        installations,
         tls,
         request_ids: RequestIds::new(),
         connections: AtomicUsize::new(0),
@@ -325,9 +332,9 @@ fn serve(
         .enable_all()
         .build()
         .map_err(StartError::Thread)?;
-    let relay = {
+    let (relay, sweeps) = {
         let _in_background = background.enter();
-        RelayHandle::start(relay_parts(&gateway))
+        (RelayHandle::start(relay_parts(&gateway)), SweepHandle::start(sweep_parts(&gateway)))
     };
     background.spawn(forget_failures(Arc::clone(&gateway)));
     let address = |listener: &std::net::TcpListener, wanted| {
@@ -369,7 +376,7 @@ fn serve(
             .map_err(StartError::Thread)?;
         workers.push(worker);
     }
-    Ok(Running { gateway, public, admin, stop, workers, background, relay, access_log, storage })
+    Ok(Running { gateway, public, admin, stop, workers, background, relay, sweeps, access_log, storage })
 }
 
 /// Keeps what is known of wrong keys small. Ends with its runtime.
@@ -397,9 +404,26 @@ fn relay_parts(gateway: &Arc<Gateway>) -> RelayParts {
         }),
         agents: Arc::clone(&gateway.agents),
         http: gateway.client.clone(),
+        installations: Arc::clone(&gateway.installations),
         clock: gateway.clock.clone(),
         metrics: Arc::clone(&gateway.metrics),
         limits: config.relay.clone(),
+    }
+}
+
+/// What the sweeps work with.
+fn sweep_parts(gateway: &Arc<Gateway>) -> SweepParts {
+    let config = gateway.config();
+    let finder = Arc::clone(gateway);
+    SweepParts {
+        inbox: gateway.inbox.clone(),
+        channels: Arc::new(move || finder.store.channels()),
+        http: gateway.client.clone(),
+        installations: Arc::clone(&gateway.installations),
+        clock: gateway.clock.clone(),
+        metrics: Arc::clone(&gateway.metrics),
+        limits: config.sweep.clone(),
+        chatwoot_wait: config.relay.chatwoot_wait,
     }
 }
 
@@ -414,6 +438,7 @@ impl Running {
                 tracing::error!("A worker thread panicked.");
             }
         }
+        drop(self.sweeps);
         // Turns that do not end in time are in the inbox, and go on after the next start.
         if let Some(relay) = self.relay {
             let drain = self.gateway.config().timeouts.drain;

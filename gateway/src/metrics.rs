@@ -114,6 +114,14 @@ pub struct InboxMetrics {
     pub failed: IntCounter,
     /// Deliveries found damaged on the disk and set aside.
     pub quarantined: IntCounter,
+    /// Whole deliveries that an index of the file had lost, and has again.
+    pub unlisted: IntCounter,
+    /// Conversations whose record, or whose open turn's, was found damaged.
+    pub distrusted: IntCounter,
+    /// Acknowledged transactions that were missing when the file was opened.
+    pub lost_commits: IntCounter,
+    /// 1 if the last search found the file itself damaged.
+    pub file_damaged: IntGauge,
     /// Deliveries that are set aside as damaged and were not dismissed.
     pub damaged: IntGauge,
     /// Conversations with something unfinished that are put off.
@@ -137,16 +145,32 @@ pub struct InboxMetrics {
 /// The relay's handles.
 #[derive(Debug)]
 pub struct RelayMetrics {
-    /// Turns by outcome: `replied`, `handed_off`, `superseded`, `not_ours`.
+    /// Customers' messages by outcome: `replied`, `handed_off`, `superseded` (answered together with a newer one, or
+    /// deleted), `not_ours`.
+    pub messages: IntCounterVec,
+    /// Turns by outcome: `replied`, `handed_off`, `superseded` (stopped for a newer message), `not_ours`.
     pub turns: IntCounterVec,
     /// From the burst's last message to the outcome. Seconds.
     pub turn: Histogram,
     /// Handoffs by reason.
     pub handoffs: IntCounterVec,
+    /// Conversations that went round in a circle and were stopped, by sign: `turns`, `status`.
+    pub loops: IntCounterVec,
     /// Calls to Chatwoot, by call and outcome.
     pub chatwoot_requests: IntCounterVec,
-    /// Tries of an agent, by kind and outcome.
+    /// Tries of an agent, by agent, kind and outcome.
     pub agent_requests: IntCounterVec,
+    /// Tools a model called, by tool and outcome: `ok`, `error` (it was told why).
+    pub agent_tool_calls: IntCounterVec,
+    /// What agents decided beside their answers, by action and outcome: `done`, `left_out`.
+    pub actions: IntCounterVec,
+    /// What became of calls to Chatwoot in their installation's budget, by call and result: `at_once`, `waited`,
+    /// `no_room` (not sent), `dropped` (a courtesy, not sent), `throttled` (sent, and turned away by Chatwoot).
+    pub chatwoot_budget: IntCounterVec,
+    /// 1 while an agent answers from its folder as it is, 0 while from what was read before.
+    pub knowledge_ok: prometheus::IntGaugeVec,
+    /// Folders that had changed and were read again.
+    pub knowledge_reads: IntCounterVec,
     /// Conversations with work.
     pub lanes: IntGauge,
     /// Turns running.
@@ -155,6 +179,17 @@ pub struct RelayMetrics {
     pub deferred: IntCounter,
     /// Handoffs decided and not done yet, because Chatwoot cannot be reached.
     pub handoffs_waiting: IntGauge,
+}
+
+/// The sweeps' handles.
+#[derive(Debug)]
+pub struct SweepMetrics {
+    /// Runs over one channel, by sweep (`missed`, `idle`) and outcome (`done`, `failed`).
+    pub runs: IntCounterVec,
+    /// Messages that a sweep found in pending conversations, by what became of them: `entered`, `known`, `too_old`.
+    pub missed: IntCounterVec,
+    /// Idle conversations, by what became of them: `resolved`, `handed_off`, `left`.
+    pub idle: IntCounterVec,
 }
 
 /// The upstreams' metrics, by upstream.
@@ -208,6 +243,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Connections turned away because there were too many.
     pub connections_refused: IntCounter,
+    /// Connections that could not be accepted, for want of descriptors above all.
+    pub accept_failures: IntCounter,
     /// Access-log lines dropped because the writer could not keep up.
     pub access_log_dropped: IntCounter,
     /// The ledger.
@@ -222,6 +259,8 @@ pub struct Metrics {
     pub inbox: InboxMetrics,
     /// The relay.
     pub relay: RelayMetrics,
+    /// The sweeps.
+    pub sweep: SweepMetrics,
 }
 
 /// Seconds, from 10 µs: what a gateway adds.
@@ -315,6 +354,11 @@ impl Metrics {
                 )?,
             },
             connections: gauge(r, "relais_connections", "Open connections on the public listener.")?,
+            accept_failures: counter(
+                r,
+                "relais_accept_failures_total",
+                "Connections that could not be accepted, for want of descriptors above all.",
+            )?,
             connections_refused: counter(r, "relais_connections_refused_total", "Connections over the limit.")?,
             access_log_dropped: counter(r, "relais_access_log_dropped_total", "Access-log lines dropped.")?,
             ledger: LedgerMetrics {
@@ -351,6 +395,26 @@ impl Metrics {
                 shed: deliveries.with_label_values(&["shed"]),
                 failed: deliveries.with_label_values(&["failed"]),
                 quarantined: counter(r, "relais_inbox_quarantined_total", "Deliveries found damaged and set aside.")?,
+                unlisted: counter(
+                    r,
+                    "relais_inbox_unlisted_total",
+                    "Whole deliveries that an index had lost to damage, found again.",
+                )?,
+                distrusted: counter(
+                    r,
+                    "relais_inbox_distrusted_total",
+                    "Conversations whose record was found damaged and which a human gets.",
+                )?,
+                lost_commits: counter(
+                    r,
+                    "relais_inbox_lost_commits_total",
+                    "Acknowledged transactions that were not in the inbox when it was opened.",
+                )?,
+                file_damaged: gauge(
+                    r,
+                    "relais_inbox_file_damaged",
+                    "1 if the last search found the file's structure damaged.",
+                )?,
                 damaged: gauge(r, "relais_inbox_damaged", "Deliveries set aside as damaged and not dismissed.")?,
                 put_off: gauge(
                     r,
@@ -380,6 +444,7 @@ impl Metrics {
                 )?,
             },
             relay: RelayMetrics {
+                messages: counter_vec(r, "relais_messages_total", "Customers' messages by outcome.", &["outcome"])?,
                 turns: counter_vec(r, "relais_turns_total", "Turns by outcome.", &["outcome"])?,
                 turn: histogram(
                     r,
@@ -388,22 +453,78 @@ impl Metrics {
                     &WAIT_BUCKETS,
                 )?,
                 handoffs: counter_vec(r, "relais_handoffs_total", "Handoffs to a human, by reason.", &["reason"])?,
+                loops: counter_vec(
+                    r,
+                    "relais_loops_total",
+                    "Conversations that went round in a circle and were stopped, by what showed it.",
+                    &["sign"],
+                )?,
                 chatwoot_requests: counter_vec(
                     r,
                     "relais_chatwoot_requests_total",
                     "Calls to Chatwoot, by call and outcome.",
                     &["call", "outcome"],
                 )?,
+                knowledge_ok: gauge_vec(
+                    r,
+                    "relais_knowledge_ok",
+                    "1 while an agent's changed folder could be read, 0 while it answers from what was read before.",
+                    &["agent"],
+                )?,
+                knowledge_reads: counter_vec(
+                    r,
+                    "relais_knowledge_reads_total",
+                    "Knowledge folders read again because they changed.",
+                    &["result"],
+                )?,
+                chatwoot_budget: counter_vec(
+                    r,
+                    "relais_chatwoot_budget_total",
+                    "Calls to Chatwoot in the budget of their installation, by call and result.",
+                    &["call", "result"],
+                )?,
                 agent_requests: counter_vec(
                     r,
                     "relais_agent_requests_total",
-                    "Tries of an agent, by kind and outcome.",
-                    &["kind", "outcome"],
+                    "Tries of an agent, by agent, kind and outcome.",
+                    &["agent", "kind", "outcome"],
+                )?,
+                agent_tool_calls: counter_vec(
+                    r,
+                    "relais_agent_tool_calls_total",
+                    "Tools a model called, by tool and outcome.",
+                    &["tool", "outcome"],
+                )?,
+                actions: counter_vec(
+                    r,
+                    "relais_agent_actions_total",
+                    "What agents decided beside their answers, by action and outcome.",
+                    &["action", "outcome"],
                 )?,
                 lanes: gauge(r, "relais_lanes", "Conversations with work.")?,
                 turns_running: gauge(r, "relais_turns_running", "Turns running.")?,
                 deferred: counter(r, "relais_turns_deferred_total", "Times a conversation was put off.")?,
                 handoffs_waiting: gauge(r, "relais_handoffs_waiting", "Handoffs decided and not done yet.")?,
+            },
+            sweep: SweepMetrics {
+                runs: counter_vec(
+                    r,
+                    "relais_sweeps_total",
+                    "Sweeps over a channel, by sweep and outcome.",
+                    &["sweep", "outcome"],
+                )?,
+                missed: counter_vec(
+                    r,
+                    "relais_missed_messages_total",
+                    "Messages found by a sweep, by what became of them.",
+                    &["result"],
+                )?,
+                idle: counter_vec(
+                    r,
+                    "relais_idle_conversations_total",
+                    "Idle conversations, by what became of them.",
+                    &["end"],
+                )?,
             },
             registry,
         })

@@ -5,7 +5,8 @@
 //! the data directory) is refused by name. Counters are never touched: see `policy::store`.
 //!
 //! Changes are noticed by SIGHUP, and by looking at the files' times every two seconds: a look costs a few system
-//! calls, works on every file system, and sees what an editor's rename does to a watch.
+//! calls, works on every file system, and sees what an editor's rename does to a watch. The same thread looks at the
+//! agents' knowledge folders, which change without the configuration.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -55,7 +56,8 @@ impl Gateway {
         }
         let upstreams = Upstreams::new(&config.upstreams, &self.clock, &self.metrics, Some(&self.upstreams()))
             .map_err(ReloadError::Upstreams)?;
-        let agents = Agents::build(&config, &self.client, Arc::clone(&self.metrics)).map_err(ReloadError::Agents)?;
+        let agents =
+            Agents::build(&config, &upstreams, &self.client, Arc::clone(&self.metrics)).map_err(ReloadError::Agents)?;
         if let (Some(tls), Some(files)) = (&self.tls, &config.listen.tls) {
             tls.reload(files).map_err(ReloadError::Tls)?;
         }
@@ -116,6 +118,7 @@ impl Watcher {
                     gateway.reload(&path);
                     seen = Seen::of(&path, &gateway.config());
                 }
+                gateway.agents.load().look();
             }
         })?;
         Ok(Self { ask: Some(ask), thread: Some(thread) })

@@ -4,7 +4,7 @@ The gateway is the binary that cargo built; the model, the clients, promtool and
 real; Chatwoot, which cannot be run here, is our fake as a process of its own. What is missing is a
 SKIP with its reason, and an error where RELAIS_SKIPS=fatal.
 
-    run.py [SUITE …]       suites: openai-python comply openai-node chatwoot metrics operate openapi kill9 crash privacy
+    run.py [SUITE …]       the suites are SUITES below
 """
 
 import os
@@ -32,7 +32,7 @@ PHRASES = [
 SUITE_SECONDS = 600
 
 MODEL_SUITES = ["openai-python", "comply", "openai-node", "chatwoot", "metrics", "operate"]
-SUITES = [*MODEL_SUITES, "openapi", "kill9", "crash", "privacy"]
+SUITES = [*MODEL_SUITES, "chatwoot-sdk", "openapi", "billing", "kill9", "crash", "faults", "privacy"]
 
 
 def row(suite: str, check: str, outcome: str, detail: str = "") -> None:
@@ -166,18 +166,26 @@ def main() -> None:
             suites_with_the_model(with_model)
     except AssertionError as error:  # a program did not come up
         row("start", "the model, the gateway and the fake Chatwoot come up", "FAIL", str(error))
+    if "chatwoot-sdk" in wanted and skip_reason("python"):
+        row("chatwoot-sdk", "(all)", "SKIP", skip_reason("python"))
+    elif "chatwoot-sdk" in wanted:
+        run_suite("chatwoot-sdk", [VENV_PYTHON, "chatwoot_sdk.py"], {})
     if "openapi" in wanted and skip_reason("python"):
         row("openapi", "(all)", "SKIP", skip_reason("python"))
     elif "openapi" in wanted:
         run_suite("openapi", [sys.executable, "openapi_check.py"], {})
+    if "billing" in wanted:
+        run_suite("billing", [sys.executable, "billing_postgres.py"], {})
     if "kill9" in wanted:
         run_suite("kill9", [sys.executable, "kill9.py"], {})
     if "crash" in wanted:
         run_suite("crash", [sys.executable, "crash.py"], {})
+    if "faults" in wanted:
+        run_suite("faults", [sys.executable, "faults.py"], {})
     if "privacy" in wanted:
         phrases = CACHE / "phrases.txt"
         phrases.write_text("\n".join(PHRASES) + "\n", encoding="utf-8")
-        known = [CACHE / name / "secrets.txt" for name in ("gateway", "kill9", "crash", "openapi")]
+        known = [CACHE / name / "secrets.txt" for name in ("gateway", "kill9", "crash", "faults", "openapi")]
         every_secret = CACHE / "secrets.txt"
         every_secret.touch(mode=0o600)
         every_secret.write_text("".join(path.read_text() for path in known if path.exists()))

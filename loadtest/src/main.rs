@@ -1,5 +1,5 @@
-//! `relais-load`: the fakes as processes of their own, and the demo that plays a conversation
-//! through the real gateway between them.
+//! `relais-load`: the load generator, the fakes as processes of their own, and the demo that plays a
+//! conversation through the real gateway between them.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -8,10 +8,11 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use relais_loadtest::demo;
 use relais_loadtest::fakes::chatwoot;
-use relais_loadtest::fakes::llm::{Behaviour, FakeLlm, Settings};
+use relais_loadtest::fakes::llm::{Behaviour, FakeLlm, Fault, FaultKind, Settings};
+use relais_loadtest::load;
 use relais_loadtest::stop::stop_signal;
 
-/// Fakes of what Relais talks to, and a demonstration.
+/// Load for a Relais or another OpenAI-compatible server, fakes of what Relais talks to, and a demonstration.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Flags {
@@ -25,6 +26,10 @@ enum Command {
     Llm(LlmFlags),
     /// Run a fake Chatwoot, with one account, bot and inbox, until stopped.
     Chatwoot(ChatwootFlags),
+    /// Load a gateway that is yours and tell what it did.
+    Run(Box<load::Options>),
+    /// Measure how long this disk takes to make something durable.
+    Disk(load::DiskOptions),
     /// Play a customer's conversation through the real gateway, with fakes around it.
     Demo(demo::Options),
 }
@@ -43,6 +48,12 @@ struct LlmFlags {
     /// Tokens of an answer.
     #[arg(long, default_value_t = 16)]
     tokens: u64,
+    /// The words of an answer are the numbers from 0 on, so that a client can tell what it lost.
+    #[arg(long)]
+    numbered: bool,
+    /// Never answer: calls stay open until their callers leave.
+    #[arg(long)]
+    hang: bool,
     /// Wait before the head of an answer, milliseconds.
     #[arg(long, default_value_t = 0)]
     first_byte_ms: u64,
@@ -93,12 +104,17 @@ async fn main() -> anyhow::Result<ExitCode> {
     match Flags::parse().command {
         Command::Llm(flags) => run_llm(flags).await,
         Command::Chatwoot(flags) => run_chatwoot(flags).await,
+        Command::Run(options) => load::run(*options).await,
+        Command::Disk(options) => load::run_disk(&options),
         Command::Demo(options) => demo::run(options).await,
     }
 }
 
 async fn run_llm(flags: LlmFlags) -> anyhow::Result<ExitCode> {
+    let answer = flags.numbered.then(|| (0..flags.tokens).map(|number| format!("{number} ")).collect());
     let behaviour = Behaviour {
+        answer,
+        faults: if flags.hang { vec![Fault::always(FaultKind::HangBeforeHead)] } else { Vec::new() },
         tokens: flags.tokens,
         first_byte_ms: flags.first_byte_ms,
         gap_ms: flags.gap_ms,

@@ -3,13 +3,14 @@
 //! What a tenant may do is decided here, from values alone: the catalogue of plans
 //! ([`Catalog`]), what one tenant ends up with ([`TenantPolicy`]), when its month begins
 //! ([`Anchor`]), how many calls and tokens it has left ([`Meter`], [`Wallet`]) and what a call
-//! costs ([`RateCard`]). The gateway asks these questions on every request, the billing sidecar
+//! costs ([`RateCard`]), and what an API key looks like ([`key`]). The gateway asks these questions on every request, the billing sidecar
 //! when it sells something; both get the same answer because both link this crate.
 //!
 //! There is no clock here and no I/O: time comes in as Unix milliseconds, UTC, and the
 //! catalogue is compiled in. Request *rates* are not here either: a rate forgets, and these
 //! values must not.
 
+pub mod key;
 pub mod limit;
 pub mod meter;
 pub mod period;

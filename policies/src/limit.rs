@@ -223,6 +223,11 @@ pub fn model_matches(pattern: &str, model: &str) -> bool {
     }
 }
 
+/// Whether this text is such a pattern.
+pub fn is_model_pattern(pattern: &str) -> bool {
+    !pattern.is_empty() && !pattern.strip_suffix('*').unwrap_or(pattern).contains('*')
+}
+
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -117,7 +117,7 @@ pub enum Support {
 }
 
 /// What a plan costs, in euro cents without VAT. What is not given is not sold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Price {
     /// By the month.
@@ -137,7 +137,7 @@ pub struct Price {
 }
 
 /// A plan as it is sold.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Its code, unique in the catalogue.
@@ -246,15 +246,7 @@ impl Catalog {
         for text in files {
             let file: CatalogFile = toml::from_str(text).map_err(CatalogError::Unreadable)?;
             for plan in file.plan {
-                if plan.code.family().is_none() {
-                    return Err(CatalogError::NoFamily(plan.code));
-                }
-                if !plan.limits.features.is_empty() || !plan.limits.without.is_empty() || plan.limits.models.is_some() {
-                    return Err(CatalogError::NotALimit(plan.code));
-                }
-                if let Some(twin) = catalog.plans.insert(plan.code.clone(), plan) {
-                    return Err(CatalogError::Twice(twin.code));
-                }
+                catalog.add(plan)?;
             }
             for pack in file.pack {
                 if pack.bonus_tokens().checked_mul(100) != pack.base_tokens.checked_mul(pack.bonus_percent) {
@@ -264,6 +256,21 @@ impl Catalog {
             }
         }
         Ok(catalog)
+    }
+
+    /// The catalogue of these plans, one version of each, and no packs: what one tenant's policy is compiled against.
+    pub fn of(plans: impl IntoIterator<Item = Plan>) -> Result<Catalog, CatalogError> {
+        let mut catalog = Catalog { plans: BTreeMap::new(), packs: Vec::new() };
+        plans.into_iter().try_for_each(|plan| catalog.add(plan))?;
+        Ok(catalog)
+    }
+
+    fn add(&mut self, plan: Plan) -> Result<(), CatalogError> {
+        plan.check()?;
+        match self.plans.insert(plan.code.clone(), plan) {
+            Some(twin) => Err(CatalogError::Twice(twin.code)),
+            None => Ok(()),
+        }
     }
 
     /// The plan with this code.
@@ -288,6 +295,17 @@ impl Catalog {
 }
 
 impl Plan {
+    /// Whether it may stand in a catalogue.
+    pub fn check(&self) -> Result<(), CatalogError> {
+        if self.code.family().is_none() {
+            return Err(CatalogError::NoFamily(self.code.clone()));
+        }
+        if !self.limits.features.is_empty() || !self.limits.without.is_empty() || self.limits.models.is_some() {
+            return Err(CatalogError::NotALimit(self.code.clone()));
+        }
+        Ok(())
+    }
+
     /// The family its code names.
     pub fn family(&self) -> Option<Family> {
         self.code.family()

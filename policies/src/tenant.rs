@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::limit::{Limit, Limits, Overrides, model_matches};
+use crate::limit::{Limit, Limits, Overrides, is_model_pattern, model_matches};
 use crate::period::Anchor;
 use crate::plan::{Catalog, Family, Feature, Plan, PlanCode};
 use crate::rate_card::RateCard;
@@ -355,8 +355,7 @@ fn patterns_and_lots(spec: &TenantSpec) -> Vec<PolicyError> {
     let rates = spec.rate.rates();
     let allowed = spec.overrides.models.iter().flatten();
     let bad_pattern = |pattern: &String| {
-        let name = pattern.strip_suffix('*').unwrap_or(pattern);
-        (pattern.is_empty() || name.contains('*')).then(|| PolicyError::BadModelPattern { pattern: pattern.clone() })
+        (!is_model_pattern(pattern)).then(|| PolicyError::BadModelPattern { pattern: pattern.clone() })
     };
     let mut errors: Vec<PolicyError> =
         allowed.chain(rates.iter().map(|rate| &rate.model)).filter_map(bad_pattern).collect();

@@ -1,194 +1,170 @@
 //! The agent that is a model behind an OpenAI-compatible endpoint.
 //!
-//! We write the request and read the answer through async-openai, over our own pool: its service hook replaces both
-//! its transport and its retries, so nothing is repeated behind the relay's back. Answers are taken as plain JSON
-//! and read leniently, because most compatible servers differ somewhere from the original. A failed status never
-//! gets as far as that library: it would log the upstream's words, which may quote the customer's.
+//! We write the request and read the answer through async-openai, over our own pool (`transport`): nothing is repeated
+//! behind the relay's back. Answers are taken as plain JSON and read leniently, because most compatible servers differ
+//! somewhere from the original. A model may call tools (`tools`) for a bounded number of rounds; then it has to answer.
 //!
 //! What the customer wrote travels in the customer's turns only; their details travel as JSON that is named as data.
 //! That lowers the chance of an injection and does not remove it, so what comes back is treated as untrusted too:
-//! see `sanitise`.
+//! see `sanitise`, and what `tools` lets a call do.
+
+mod transport;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_openai::config::Config as UpstreamConfig;
-use async_openai::error::OpenAIError;
-use async_openai::middleware::HttpRequestFactory;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, InvalidHeaderValue};
-use http::{HeaderValue, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::prompt::{self, HANDOFF_TOOL};
+use self::transport::{ModelClient, client, failure};
+use super::knowledge::Knowledge;
 use super::sanitise::sanitise;
-use super::{AgentError, Answer, Answered, Question, TokenUse};
-use crate::config::{Agent, AgentKind, Upstream};
-use crate::http::body::{self, ReadError};
-use crate::http::client::{Client, SendError};
+use super::tools::{Call, Done, Toolbox};
+use super::{AgentError, Answer, Answered, Failed, Question, TokenUse, prompt};
+use crate::config::{Model, Tool};
+use crate::conversation::Action;
+use crate::http::client::Client;
+use crate::llm::upstream::Upstream;
+use crate::metrics::Metrics;
 
-/// An answer of 800 tokens is 5 KB; a server that thinks aloud sends more.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// The relay's deadline is shorter; this one only keeps the pool's call from being without any.
-const SEND_WAIT: Duration = Duration::from_secs(600);
-/// A model's reason and summary are for a note.
-const REASON_CHARS_MAX: usize = 200;
-const NOTE_CHARS_MAX: usize = 1_500;
-/// Bytes per token where the upstream tells no usage: a usual average of European languages.
-const BYTES_PER_TOKEN: u64 = 4;
+/// Bytes per token where the upstream tells no usage, and for the history's bound: a usual average of European
+/// languages.
+pub(super) const BYTES_PER_TOKEN: u64 = 4;
 /// What an upstream may tell beyond what stands in the request and the answer: templates and tools, thoughts that a
 /// server keeps to itself. More is not believed.
 const UNSEEN_TOKENS_MAX: u64 = 65_536;
+/// Calls read of one message; a call's own words that are given back to the model.
+const CALLS_MAX: usize = 32;
+const CALL_NAME_CHARS_MAX: usize = 64;
+const CALL_ID_CHARS_MAX: usize = 128;
 
 /// One model.
 pub(super) struct OpenAi {
-    client: async_openai::Client<Endpoint>,
-    agent: Arc<Agent>,
+    client: ModelClient,
+    pub(super) model: Model,
+    pub(super) knowledge: Option<Arc<Knowledge>>,
+    metrics: Arc<Metrics>,
 }
 
-/// Where the model is, for async-openai. Its own configuration would also read the environment.
-#[derive(Clone)]
-struct Endpoint {
-    base_url: String,
-    headers: HeaderMap,
-    /// Asked for by the trait and not used: the key is in the headers.
-    no_key: SecretString,
-}
-
-impl UpstreamConfig for Endpoint {
-    fn headers(&self) -> HeaderMap {
-        self.headers.clone()
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base_url)
-    }
-
-    fn query(&self) -> Vec<(&str, &str)> {
-        Vec::new()
-    }
-
-    fn api_base(&self) -> &str {
-        &self.base_url
-    }
-
-    fn api_key(&self) -> &SecretString {
-        &self.no_key
-    }
-}
-
-/// What our transport adds to what can go wrong.
-#[derive(Debug, thiserror::Error)]
-enum TransportError {
-    #[error("building the request")]
-    Request(#[source] OpenAIError),
-    #[error(transparent)]
-    Send(SendError),
-    #[error("status {0}")]
-    Status(StatusCode),
-    #[error("reading the answer, of at most {ANSWER_BYTES_MAX} bytes")]
-    Body(#[source] ReadError),
-    #[error("the answer is not JSON")]
-    NotJson,
-}
-
-impl From<TransportError> for OpenAIError {
-    fn from(error: TransportError) -> Self {
-        Self::Boxed(Box::new(error))
-    }
+/// One answer of the model, read for what we act on.
+#[derive(Debug)]
+struct Said {
+    text: String,
+    /// It ran out of tokens.
+    cut_off: bool,
+    calls: Vec<Call>,
+    tokens: TokenUse,
 }
 
 impl OpenAi {
-    /// A client of the agent's upstream. Fails if the upstream's key cannot stand in a header.
-    pub(super) fn new(agent: &Arc<Agent>, http: Client) -> Result<Self, InvalidHeaderValue> {
-        let mut headers = HeaderMap::new();
-        let upstream = upstream(agent);
-        if let Some(key) = upstream.and_then(|upstream| upstream.api_key.as_ref()) {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret()))?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
+    /// A client of the agent's upstream.
+    pub(super) fn new(
+        model: &Model,
+        upstream: &Arc<Upstream>,
+        knowledge: Option<Arc<Knowledge>>,
+        http: Client,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { client: client(Arc::clone(upstream), http), model: model.clone(), knowledge, metrics }
+    }
+
+    /// Asks once: as many rounds as the model's tools need, `wait` for all of them.
+    pub(super) async fn answer(&self, question: Question<'_>, wait: Duration) -> Result<Answered, Failed> {
+        let mut spent = None;
+        match tokio::time::timeout(wait, self.rounds(&question, &mut spent)).await {
+            Ok(Ok((answer, actions))) => Ok(Answered { answer, actions, tokens: spent }),
+            Ok(Err(error)) => Err(Failed { error, tokens: spent }),
+            Err(_) => Err(Failed { error: AgentError::Timeout(wait), tokens: spent }),
         }
-        let base_url = upstream.map(|upstream| upstream.base_url.to_string()).unwrap_or_default();
-        let base_url = base_url.trim_end_matches('/').to_owned();
-        let endpoint = Endpoint { base_url, headers, no_key: SecretString::default() };
-        let service = tower::service_fn(move |factory: HttpRequestFactory| send(http.clone(), factory));
-        let client = async_openai::Client::with_config(endpoint).with_http_service(service);
-        Ok(Self { client, agent: Arc::clone(agent) })
     }
 
-    /// Asks once.
-    pub(super) async fn answer(&self, question: Question<'_>, wait: Duration) -> Result<Answered, AgentError> {
-        let request = prompt::request(&self.agent, &question)
-            .ok_or_else(|| AgentError::Misconfigured(format!("agent {:?} has no model", self.agent.id)))?;
-        let prompt_bytes = u64::try_from(request.to_string().len()).unwrap_or(u64::MAX);
-        let chat = self.client.chat();
-        let answer = match tokio::time::timeout(wait, chat.create_byot::<Value, Value>(request)).await {
-            Err(_) => return Err(AgentError::Timeout(wait)),
-            Ok(answer) => answer.map_err(|error| failure(error, wait))?,
-        };
-        read(&answer, prompt_bytes)
+    /// `spent` is what was used so far, whatever comes after.
+    async fn rounds(
+        &self,
+        question: &Question<'_>,
+        spent: &mut Option<TokenUse>,
+    ) -> Result<(Answer, Vec<Action>), AgentError> {
+        let mut toolbox = Toolbox::new(&self.model, question, self.knowledge.as_deref(), &self.metrics);
+        let passages = toolbox.passages(&question.last_words());
+        let mut messages = prompt::messages(&self.model, question, &passages);
+        let mut said_before = String::new();
+        let mut rounds_left = self.model.tool_rounds_max;
+        loop {
+            let request = prompt::request(&self.model, &messages, toolbox.schemas(), rounds_left > 0);
+            let prompt_bytes = u64::try_from(request.to_string().len()).unwrap_or(u64::MAX);
+            let answer = self.client.chat().create_byot::<Value, Value>(request).await.map_err(failure)?;
+            let said = read(&answer, prompt_bytes)?;
+            add(spent, said.tokens);
+            // A way to a human is open in the last round too.
+            let calls = said.calls.iter().filter(|call| rounds_left > 0 || call.name == Tool::HandoffToHuman.as_str());
+            let mut results = Vec::new();
+            for call in calls {
+                match toolbox.call(call) {
+                    Done::Handoff(answer) => return Ok(with_actions(answer, toolbox)),
+                    Done::Told(result) => {
+                        results.push(json!({ "role": "tool", "tool_call_id": call.id, "content": result }));
+                    }
+                }
+            }
+            if results.is_empty() {
+                return conclude(&said, &said_before, toolbox);
+            }
+            if !said.text.trim().is_empty() {
+                said_before.clone_from(&said.text);
+            }
+            messages.push(given_back(&said));
+            messages.append(&mut results);
+            rounds_left -= 1;
+        }
     }
 }
 
-fn upstream(agent: &Agent) -> Option<&Upstream> {
-    match &agent.kind {
-        AgentKind::OpenAi { upstream, .. } => Some(upstream),
-        AgentKind::Knowledge { .. } => None,
+/// The last answer: its words, or those it said while it called its tools.
+fn conclude(said: &Said, said_before: &str, toolbox: Toolbox<'_>) -> Result<(Answer, Vec<Action>), AgentError> {
+    let mut text = sanitise(&said.text, said.cut_off);
+    if text.is_empty() {
+        text = sanitise(said_before, false);
     }
+    // A conversation may end without a word.
+    if text.is_empty() && !toolbox.resolves() {
+        return Err(AgentError::Nonsense("no text"));
+    }
+    let sources = toolbox.sources.clone();
+    Ok(with_actions(Answer::Reply { text, sources }, toolbox))
 }
 
-/// One exchange over our pool: the library's request in, a whole JSON answer out.
-async fn send(http: Client, factory: HttpRequestFactory) -> Result<reqwest::Response, TransportError> {
-    let request = factory.build().await.map_err(TransportError::Request)?;
-    let request = http::Request::<reqwest::Body>::try_from(request)
-        .map_err(|error| TransportError::Request(OpenAIError::Reqwest(error)))?;
-    let (head, body) = request.into_parts();
-    let body = body.collect().await.map_err(|error| TransportError::Request(OpenAIError::Reqwest(error)))?.to_bytes();
-    let request = http::Request::from_parts(head, Full::new(body));
-    let response = http.send(request, SEND_WAIT).await.map_err(TransportError::Send)?;
-    if !response.status().is_success() {
-        return Err(TransportError::Status(response.status()));
-    }
-    let body =
-        body::read(&mut response.into_body(), ANSWER_BYTES_MAX, SEND_WAIT).await.map_err(TransportError::Body)?;
-    if serde_json::from_slice::<Value>(&body).is_err() {
-        return Err(TransportError::NotJson);
-    }
-    let mut answer = http::Response::new(reqwest::Body::from(body));
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(answer.into())
+fn with_actions(answer: Answer, toolbox: Toolbox<'_>) -> (Answer, Vec<Action>) {
+    let actions = toolbox.into_actions(&answer);
+    (answer, actions)
 }
 
-fn failure(error: OpenAIError, wait: Duration) -> AgentError {
-    let OpenAIError::Boxed(boxed) = error else { return AgentError::Nonsense("not a chat completion") };
-    match boxed.downcast::<TransportError>().map(|error| *error) {
-        Ok(TransportError::Status(status)) => match status.as_u16() {
-            408 | 425 | 429 | 500.. => AgentError::Unavailable(Box::new(TransportError::Status(status))),
-            _ => AgentError::Misconfigured(format!("the upstream answered {status}")),
-        },
-        Ok(TransportError::Send(SendError::Timeout(_))) => AgentError::Timeout(wait),
-        Ok(TransportError::NotJson) => AgentError::Nonsense("not JSON"),
-        Ok(other) => AgentError::Unavailable(Box::new(other)),
-        Err(other) => AgentError::Unavailable(other),
-    }
+/// What the model said, for it to go on from. Servers parse these arguments, so what was none is sent as nothing.
+fn given_back(said: &Said) -> Value {
+    let calls: Vec<Value> = said
+        .calls
+        .iter()
+        .map(|call| {
+            let arguments = call.arguments.as_ref().filter(|arguments| arguments.is_object());
+            let arguments = arguments.map_or_else(|| "{}".to_owned(), Value::to_string);
+            let function = json!({ "name": call.name, "arguments": arguments });
+            json!({ "id": call.id, "type": "function", "function": function })
+        })
+        .collect();
+    json!({ "role": "assistant", "content": said.text, "tool_calls": calls })
 }
 
-/// A chat completion, read for what we act on.
-fn read(answer: &Value, prompt_bytes: u64) -> Result<Answered, AgentError> {
+/// A chat completion.
+fn read(answer: &Value, prompt_bytes: u64) -> Result<Said, AgentError> {
     let choice = answer.pointer("/choices/0").ok_or(AgentError::Nonsense("no choice"))?;
     let message = choice.get("message").ok_or(AgentError::Nonsense("no message"))?;
     let text = text_of(message.get("content"));
-    let tokens = Some(tokens(answer.get("usage"), prompt_bytes, &text));
-    if let Some(handoff) = handoff(message) {
-        return Ok(Answered { answer: handoff, tokens });
-    }
+    let made = message.get("tool_calls");
+    let calls: Vec<Call> =
+        made.and_then(Value::as_array).into_iter().flatten().take(CALLS_MAX).enumerate().filter_map(call).collect();
+    let call_bytes = if calls.is_empty() { 0 } else { made.map_or(0, |made| made.to_string().len()) };
+    let answer_bytes = u64::try_from(text.len().saturating_add(call_bytes)).unwrap_or(u64::MAX);
+    let tokens = tokens(answer.get("usage"), prompt_bytes, answer_bytes);
     let cut_off = choice.get("finish_reason").and_then(Value::as_str) == Some("length");
-    let text = sanitise(&text, cut_off);
-    if text.is_empty() {
-        return Err(AgentError::Nonsense("no text"));
-    }
-    Ok(Answered { answer: Answer::Reply { text, sources: Vec::new() }, tokens })
+    Ok(Said { text, cut_off, calls, tokens })
 }
 
 /// A text, or the text parts of a list.
@@ -202,29 +178,38 @@ fn text_of(content: Option<&Value>) -> String {
     }
 }
 
-/// The handoff tool's call, if it is among the message's. Other names were never offered and are not obeyed.
-fn handoff(message: &Value) -> Option<Answer> {
-    let calls = message.get("tool_calls")?.as_array()?;
-    let call =
-        calls.iter().find(|call| call.pointer("/function/name").and_then(Value::as_str) == Some(HANDOFF_TOOL))?;
-    // Servers send the arguments as a text of JSON or as JSON; a model may also get them wrong, which is no reason
-    // to keep the customer.
-    let arguments = match call.pointer("/function/arguments") {
-        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_default(),
-        Some(other) => other.clone(),
-        None => Value::Null,
+/// One call. Servers send the arguments as a text of JSON or as JSON, and some write that text twice over.
+fn call((place, made): (usize, &Value)) -> Option<Call> {
+    let function = made.get("function")?;
+    let name = function.get("name")?.as_str()?;
+    let name = name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    let given = made.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
+    let id = given.map_or_else(|| format!("call_{place}"), |id| id.chars().take(CALL_ID_CHARS_MAX).collect());
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
+    let arguments = match function.get("arguments") {
+        Some(Value::String(text)) if text.trim().is_empty() => Some(json!({})),
+        Some(Value::String(text)) => match parsed(text) {
+            Some(Value::String(twice)) => parsed(&twice),
+            once => once,
+        },
+        Some(Value::Null) | None => Some(json!({})),
+        Some(other) => Some(other.clone()),
     };
-    let argument = |name, chars_max| {
-        let text = arguments.get(name).and_then(Value::as_str).map(|text| sanitise(text, false))?;
-        Some(text.chars().take(chars_max).collect::<String>()).filter(|text| !text.is_empty())
-    };
-    let reason = argument("reason", REASON_CHARS_MAX).unwrap_or_else(|| "no reason given".to_owned());
-    Some(Answer::Handoff { reason, note: argument("summary", NOTE_CHARS_MAX) })
+    Some(Call { id, name: name.take(CALL_NAME_CHARS_MAX).collect(), arguments })
 }
 
-fn tokens(usage: Option<&Value>, prompt_bytes: u64, text: &str) -> TokenUse {
+fn add(spent: &mut Option<TokenUse>, more: TokenUse) {
+    let so_far = spent.unwrap_or_default();
+    *spent = Some(TokenUse {
+        input: so_far.input.saturating_add(more.input),
+        cached: so_far.cached.saturating_add(more.cached),
+        output: so_far.output.saturating_add(more.output),
+        estimated: so_far.estimated || more.estimated,
+    });
+}
+
+fn tokens(usage: Option<&Value>, prompt_bytes: u64, answer_bytes: u64) -> TokenUse {
     let told = |name| usage.and_then(|usage| usage.get(name)).and_then(Value::as_u64);
-    let answer_bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
     // A token is at least one byte.
     let credible = |tokens: &u64, bytes: u64| *tokens <= bytes.saturating_add(UNSEEN_TOKENS_MAX);
     let input = told("prompt_tokens").filter(|input| credible(input, prompt_bytes));

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use relais_policies::key::{ParsedKey, hash};
 use subtle::Choice;
 
-use crate::config::key::{ParsedKey, hash};
 use crate::error::{Error, Reason};
 use crate::policy::{KeyState, Store};
 

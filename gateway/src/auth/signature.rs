@@ -122,8 +122,20 @@ mod tests {
             webhook_secrets: secrets.iter().map(|secret| SecretString::from(*secret)).collect(),
             user_token: None,
             path_token: None,
-            agent: Arc::new(Agent { id: "a".to_owned(), kind: AgentKind::Knowledge { dir: ".".into() } }),
-            handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+            agent: Arc::new(Agent {
+                id: "a".to_owned(),
+                kind: AgentKind::Knowledge { dir: ".".into() },
+                fallback: Vec::new(),
+            }),
+            choices: Vec::new(),
+            handoff: Handoff {
+                team_id: None,
+                teams: Default::default(),
+                unreadable: Default::default(),
+                message: String::new(),
+                notice: String::new(),
+            },
+            idle: crate::config::Idle::default(),
         })
     }
 

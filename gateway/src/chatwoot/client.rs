@@ -3,9 +3,12 @@
 //! Everything is done with the bot's token, except reading messages, which only a user's token may. Every call is
 //! one request with one deadline and a bounded answer; redirects are not followed and nothing is repeated here,
 //! because a message posted twice is a customer told twice: the relay decides, and a [`CallError`] says what it
-//! needs for that. Addresses are built from numbers only, so no text of a customer can choose one.
+//! needs for that. Each call is taken from the installation's budget, waiting at most half of its deadline for it.
+//! Addresses are built from numbers only, so no text of a customer can choose one.
 //!
 //! `source_id` is never sent: a message that has one is taken for delivered and never reaches the channel.
+
+pub mod missed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +24,11 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::chatwoot::event::{ConversationView, Message, Status, TurnMark};
+use crate::chatwoot::installation::{Installation, NoRoom, Taken};
 use crate::chatwoot::{text, wire};
 use crate::config;
+use crate::conversation::Priority;
+use crate::conversation::choice::Choice;
 use crate::http::body::{self, ReadError};
 use crate::http::client::{Client, SendError};
 use crate::metrics::Metrics;
@@ -33,13 +39,17 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Messages in one page when asked for those after a number (contract 6.6).
 const PAGE_MESSAGES: usize = 100;
+/// The one call that nobody would miss.
+const TYPING: &str = "typing";
 
 /// One channel of one tenant, seen from here.
 #[derive(Clone)]
 pub struct Chatwoot {
     http: Client,
     channel: Arc<config::Channel>,
-    conversations: Arc<str>,
+    /// The account's address.
+    account: Arc<str>,
+    installation: Arc<Installation>,
     wait: Duration,
     metrics: Arc<Metrics>,
 }
@@ -60,31 +70,6 @@ pub struct Outgoing<'a> {
 pub struct Posted {
     /// Its number.
     pub message_id: u64,
-}
-
-/// How soon humans should look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    /// Last.
-    Low,
-    /// In turn.
-    Medium,
-    /// Soon.
-    High,
-    /// Now.
-    Urgent,
-}
-
-impl Priority {
-    /// Chatwoot's word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::Urgent => "urgent",
-        }
-    }
 }
 
 /// Part of a conversation's messages.
@@ -147,6 +132,9 @@ pub enum CallCause {
     /// The answer is not what this call answers.
     #[error("the answer has no usable {0}")]
     Shape(&'static str),
+    /// Not sent: the installation has taken as many calls as it may for now.
+    #[error("no room among the calls this Chatwoot takes")]
+    NoRoom,
     /// The request could not be made of the configured address or token.
     #[error("the configured address or token cannot be sent")]
     Request(#[source] http::Error),
@@ -191,6 +179,8 @@ struct PostBody<'a> {
     content: &'a str,
     message_type: &'static str,
     private: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'static str>,
     content_attributes: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -211,6 +201,11 @@ struct LabelsAnswer {
 }
 
 #[derive(Deserialize)]
+struct AttributesAnswer {
+    custom_attributes: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
 struct MessagesAnswer<'a> {
     #[serde(borrow)]
     payload: Vec<&'a RawValue>,
@@ -226,12 +221,19 @@ struct Call<'a> {
 }
 
 impl Chatwoot {
-    /// A channel's calls, each with `wait` from its start to the end of its answer.
-    pub fn new(http: Client, channel: Arc<config::Channel>, wait: Duration, metrics: Arc<Metrics>) -> Self {
+    /// A channel's calls, each with `wait` from its start to the end of its answer. `installation` is the one at the
+    /// channel's address.
+    pub fn new(
+        http: Client,
+        channel: Arc<config::Channel>,
+        installation: Arc<Installation>,
+        wait: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let base = channel.url.to_string();
         let base = base.trim_end_matches('/');
-        let conversations = format!("{base}/api/v1/accounts/{}/conversations", channel.account_id).into();
-        Self { http, channel, conversations, wait, metrics }
+        let account = format!("{base}/api/v1/accounts/{}", channel.account_id).into();
+        Self { http, channel, account, installation, wait, metrics }
     }
 
     /// The channel this speaks to.
@@ -245,19 +247,45 @@ impl Chatwoot {
     /// one, asks again.
     pub async fn conversation(&self, id: u64) -> Result<ConversationView, CallError> {
         const CALL: &str = "conversation";
-        let read = |token| self.call(CALL, Method::GET, id, "", Bytes::new(), token);
-        let answer = match (read(&self.channel.bot_token).await, &self.channel.user_token) {
-            (Err(error), Some(user)) if error.class == CallClass::Transient(500) => read(user).await?,
-            (answer, _) => answer?,
-        };
+        let answer = self.read(CALL, id).await?;
         let view = serde_json::from_slice::<wire::RawConversation<'_>>(&answer).ok().and_then(|raw| raw.view());
         view.filter(|view| view.id == id).ok_or_else(|| CallError::new(CALL, CallCause::Shape("conversation")))
     }
 
+    /// The conversation as Chatwoot writes it: by the user's token where the bot's fails.
+    async fn read(&self, name: &'static str, id: u64) -> Result<Bytes, CallError> {
+        let read = |token| self.call(name, Method::GET, id, "", Bytes::new(), token);
+        match (read(&self.channel.bot_token).await, &self.channel.user_token) {
+            (Err(error), Some(user)) if error.class == CallClass::Transient(500) => read(user).await,
+            (answer, _) => answer,
+        }
+    }
+
     /// Posts a message, without control characters and with its Liquid broken. On success it is stored; the channel delivers it later.
     pub async fn post(&self, id: u64, message: &Outgoing<'_>) -> Result<Posted, CallError> {
+        self.post_with(id, message, None).await
+    }
+
+    /// Posts a question with its options as buttons or a list, whichever the channel has. The answer comes back as an
+    /// option's title or as its number.
+    pub async fn post_choice(&self, id: u64, choice: &Choice<'_>, mark: TurnMark) -> Result<Posted, CallError> {
+        let message = Outgoing { content: choice.lead, private: false, mark: Some(mark) };
+        self.post_with(id, &message, Some(choice)).await
+    }
+
+    async fn post_with(
+        &self,
+        id: u64,
+        message: &Outgoing<'_>,
+        choice: Option<&Choice<'_>>,
+    ) -> Result<Posted, CallError> {
         const CALL: &str = "post";
         let mut content_attributes = serde_json::Map::new();
+        if let Some(choice) = choice {
+            let item = |(at, title): (usize, &&str)| json!({ "title": title, "value": (at + 1).to_string() });
+            let items: serde_json::Value = choice.options.iter().enumerate().map(item).collect();
+            content_attributes.insert("items".to_owned(), items);
+        }
         if let Some(mark) = message.mark {
             content_attributes.insert(wire::TURN_ID_KEY.to_owned(), mark.turn_id.to_string().into());
             content_attributes.insert(wire::PART_KEY.to_owned(), mark.part.into());
@@ -266,6 +294,7 @@ impl Chatwoot {
             content: &text::outgoing(message.content, text::CONTENT_CHARS_MAX),
             message_type: "outgoing",
             private: message.private,
+            content_type: choice.map(|_| "input_select"),
             content_attributes,
         };
         let answer = self.send_json(CALL, Method::POST, id, "/messages", &body).await?;
@@ -286,10 +315,10 @@ impl Chatwoot {
             .ok_or_else(|| CallError::new(CALL, CallCause::Shape("current_status")))
     }
 
-    /// Shows or hides "is typing". It vanishes by itself after 30 s.
+    /// Shows or hides "is typing". It vanishes by itself after 30 s. Not sent while calls are scarce.
     pub async fn typing(&self, id: u64, on: bool) -> Result<(), CallError> {
         let body = json!({ "typing_status": if on { "on" } else { "off" }, "is_private": false });
-        self.send_json("typing", Method::POST, id, "/toggle_typing_status", &body).await.map(drop)
+        self.send_json(TYPING, Method::POST, id, "/toggle_typing_status", &body).await.map(drop)
     }
 
     /// Gives the conversation to a team. False if Chatwoot did not: it takes an unknown team for none.
@@ -312,6 +341,25 @@ impl Chatwoot {
     /// Replaces all labels: read them first.
     pub async fn set_labels(&self, id: u64, labels: &[String]) -> Result<(), CallError> {
         self.send_json("set_labels", Method::POST, id, "/labels", &json!({ "labels": labels })).await.map(drop)
+    }
+
+    /// The operator's own fields of the conversation.
+    pub async fn attributes(&self, id: u64) -> Result<serde_json::Map<String, serde_json::Value>, CallError> {
+        const CALL: &str = "conversation";
+        let answer = self.read(CALL, id).await?;
+        serde_json::from_slice::<AttributesAnswer>(&answer)
+            .map(|answer| answer.custom_attributes)
+            .map_err(|_| CallError::new(CALL, CallCause::Shape("custom_attributes")))
+    }
+
+    /// Replaces all of them: read them first.
+    pub async fn set_attributes(
+        &self,
+        id: u64,
+        attributes: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(), CallError> {
+        let body = json!({ "custom_attributes": attributes });
+        self.send_json("set_attributes", Method::POST, id, "/custom_attributes", &body).await.map(drop)
     }
 
     /// Sets the priority; none clears it.
@@ -360,24 +408,62 @@ impl Chatwoot {
         body: Bytes,
         token: &SecretString,
     ) -> Result<Bytes, CallError> {
-        let path = format!("{}/{id}{path}", self.conversations);
-        let result = self.answer(Call { name, method, path, body, token }).await;
-        let outcome = result.as_ref().map_or_else(CallError::outcome, |_| "ok");
+        let path = format!("{}/conversations/{id}{path}", self.account);
+        self.counted(Call { name, method, path, body, token }).await
+    }
+
+    async fn counted(&self, call: Call<'_>) -> Result<Bytes, CallError> {
+        let name = call.name;
+        let until = Instant::now() + self.wait;
+        let result = match self.admitted(name, until).await {
+            Ok(()) => self.answer(call, until).await,
+            Err(NoRoom { wait }) => {
+                let class = CallClass::Throttled(Some(wait));
+                Err(CallError { class, ..CallError::new(name, CallCause::NoRoom) })
+            }
+        };
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(CallError { source: CallCause::NoRoom, .. }) => "no_room",
+            Err(error) => error.outcome(),
+        };
         self.metrics.relay.chatwoot_requests.with_label_values(&[name, outcome]).inc();
         result
     }
 
-    async fn answer(&self, call: Call<'_>) -> Result<Bytes, CallError> {
+    /// Takes a call from the installation's budget. Half of the call's time at most goes into waiting for that, so
+    /// that what is sent has time to be answered.
+    async fn admitted(&self, name: &'static str, until: Instant) -> Result<(), NoRoom> {
+        let taken = match name {
+            TYPING if self.installation.take_courtesy() => Ok(Taken::AtOnce),
+            TYPING => Err(NoRoom { wait: Duration::ZERO }),
+            _ => self.installation.take(until - self.wait / 2).await,
+        };
+        let result = match &taken {
+            Ok(Taken::AtOnce) => "at_once",
+            Ok(Taken::Waited) => "waited",
+            Err(_) if name == TYPING => "dropped",
+            Err(_) => "no_room",
+        };
+        self.metrics.relay.chatwoot_budget.with_label_values(&[name, result]).inc();
+        taken.map(drop)
+    }
+
+    async fn answer(&self, call: Call<'_>, until: Instant) -> Result<Bytes, CallError> {
         let name = call.name;
         let failed = |cause| CallError::new(name, cause);
-        let until = Instant::now() + self.wait;
         let request = request(call).map_err(|error| failed(CallCause::Request(error)))?;
-        let response = self.http.send(request, self.wait).await.map_err(|error| failed(CallCause::Send(error)))?;
+        let left = until.saturating_duration_since(Instant::now());
+        let response = self.http.send(request, left).await.map_err(|error| failed(CallCause::Send(error)))?;
         let (head, mut body) = response.into_parts();
         if head.status == StatusCode::TOO_MANY_REQUESTS {
-            let class = CallClass::Throttled(retry_after(&head.headers));
+            let asked = retry_after(&head.headers);
+            self.installation.throttled(asked);
+            self.metrics.relay.chatwoot_budget.with_label_values(&[name, "throttled"]).inc();
+            let class = CallClass::Throttled(asked);
             return Err(CallError { class, ..failed(CallCause::Status(head.status.as_u16())) });
         }
+        self.installation.went_through();
         if !head.status.is_success() {
             return Err(failed(CallCause::Status(head.status.as_u16())));
         }

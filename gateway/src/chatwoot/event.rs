@@ -120,6 +120,8 @@ pub struct ConversationView {
 pub struct LastMessage {
     /// Its number.
     pub id: u64,
+    /// Who wrote it.
+    pub from: Sender,
     /// Our mark, if we wrote it.
     pub turn: Option<TurnMark>,
 }

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use unicode_segmentation::UnicodeSegmentation as _;
 
 use crate::conversation::Medium;
+use crate::conversation::choice::Choice;
 
 /// Chatwoot's own limit on a message's content.
 pub const CONTENT_CHARS_MAX: usize = 150_000;
@@ -160,11 +161,26 @@ fn cut(text: &str, limit: Limit) -> usize {
         .unwrap_or(if end == 0 { first_over.len_utf8() } else { end })
 }
 
+/// Whether a channel shows these options as buttons or a list (contract 5). Chatwoot checks no lengths, and a provider
+/// that finds a title too long delivers nothing: where it does not fit, the numbered lines are the options.
+pub fn shows_options(medium: Medium, choice: &Choice<'_>) -> bool {
+    let chars_max = choice.options.iter().map(|option| option.chars().count()).max().unwrap_or(0);
+    match medium {
+        Medium::Web | Medium::Telegram => true,
+        // Up to three are buttons, more are a list.
+        Medium::Whatsapp => chars_max <= if choice.options.len() > 3 { 24 } else { 20 },
+        Medium::Messenger | Medium::Line => chars_max <= 20,
+        // The operator's own client may show items or not; the others show the text only.
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::conversation::{Language, choice};
 
     fn live(text: &str) -> bool {
         ["{{", "}}", "{%", "%}"].iter().any(|pair| text.contains(pair))
@@ -292,6 +308,24 @@ mod tests {
                 prop_assert!(!part.trim().is_empty());
                 prop_assert!(part.encode_utf16().count() <= max);
             }
+        }
+    }
+
+    #[test]
+    fn options_are_shown_where_they_fit() {
+        let short = choice::write(Language::English, ["Delivery", "Returns"]);
+        let long = choice::write(Language::English, ["How long does delivery take?", "Returns"]);
+        let cases = [
+            (Medium::Web, &long, true),
+            (Medium::Telegram, &long, true),
+            (Medium::Whatsapp, &short, true),
+            (Medium::Whatsapp, &long, false),
+            (Medium::Line, &long, false),
+            (Medium::Email, &short, false),
+            (Medium::Api, &short, false),
+        ];
+        for (medium, text, shown) in cases {
+            assert_eq!(shows_options(medium, &Choice::read(text).unwrap()), shown, "{medium:?} {text}");
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::chatwoot::event::{
     Assignee, Attachment, AttachmentKind, ConversationView, LastMessage, Message, Sender, Status, TurnMark,
 };
 use crate::chatwoot::lenient::{Text, lenient, lenient_list, plain};
+use crate::conversation::choice;
 use crate::conversation::{Contact, Medium};
 
 /// Where our mark stands in a message's `content_attributes`: Chatwoot keeps and returns keys it does not know.
@@ -102,6 +103,14 @@ struct RawAttributes<'a> {
     // A list for choices and forms; an object for surveys, which are no answer to the agent and are left out.
     #[serde(borrow, default, deserialize_with = "lenient_list")]
     submitted_values: Vec<RawSubmitted<'a>>,
+    #[serde(borrow, default, deserialize_with = "lenient_list")]
+    items: Vec<RawItem<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawItem<'a> {
+    #[serde(borrow, default, deserialize_with = "lenient")]
+    title: Option<Text<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -153,6 +162,8 @@ pub(super) struct RawConversation<'a> {
     messages: Vec<RawMessage<'a>>,
     #[serde(borrow, default, deserialize_with = "lenient")]
     last_non_activity_message: Option<Box<RawMessage<'a>>>,
+    #[serde(borrow, default)]
+    last_activity_at: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -212,7 +223,7 @@ impl RawMessage<'_> {
         }
         Some(Message {
             id: self.id?,
-            content: self.content.as_deref().filter(|content| !content.trim().is_empty()).map(str::to_owned),
+            content: self.content(),
             private: self.private.unwrap_or(false),
             from,
             turn: self.turn(),
@@ -222,6 +233,15 @@ impl RawMessage<'_> {
             external_error: flag(|attributes| attributes.external_error.is_some()),
             created_at_ms: self.created_at.map(|raw| unix_ms(raw.get())).unwrap_or(0),
         })
+    }
+
+    /// The text. What we sent with buttons is the text it was made of again, options and all.
+    fn content(&self) -> Option<String> {
+        let content = self.content.as_deref().filter(|content| !content.trim().is_empty())?;
+        let items = self.content_attributes.as_ref().map_or(&[][..], |attributes| &attributes.items);
+        let titles: Vec<&str> = items.iter().filter_map(|item| item.title.as_deref()).collect();
+        let ours = self.turn().is_some() && !titles.is_empty();
+        Some(if ours { choice::lines(content, titles) } else { content.to_owned() })
     }
 
     fn from(&self) -> Sender {
@@ -297,6 +317,11 @@ impl RawConversation<'_> {
         self.account_id.or_else(|| self.account.as_ref()?.id)
     }
 
+    /// When anything last happened in it: Unix ms; 0 if not told.
+    pub(super) fn last_activity_ms(&self) -> i64 {
+        self.last_activity_at.map_or(0, |raw| unix_ms(raw.get()))
+    }
+
     /// The conversation; `None` if it has no number.
     pub(super) fn view(&self) -> Option<ConversationView> {
         let meta = self.meta.as_ref();
@@ -318,7 +343,7 @@ impl RawConversation<'_> {
     fn last_message(&self) -> Option<LastMessage> {
         let listed = self.messages.last();
         let last = self.last_non_activity_message.as_deref().or(listed)?;
-        Some(LastMessage { id: last.id?, turn: last.turn() })
+        Some(LastMessage { id: last.id?, from: last.from(), turn: last.turn() })
     }
 }
 

@@ -241,16 +241,17 @@ fn told(story: &Story) -> String {
     for turn in &story.turns {
         let _ = writeln!(
             text,
-            "\nTurn {}: planned {}, up to delivery {}, put off {} times, {}{}.",
+            "\nTurn {}: planned {}, up to delivery {}, put off {} times, {}{}{}.",
             turn.turn,
             at(turn.planned_at_ms),
             turn.upto_seq,
             turn.tries,
             turn.outcome.as_deref().unwrap_or("open"),
+            turn.agent.as_ref().map(|agent| format!(" by agent {agent}")).unwrap_or_default(),
             turn.handoff.as_ref().map(|reason| format!(", handing over: {reason}")).unwrap_or_default()
         );
         for post in &turn.posts {
-            let id = post.message_id.map(|id| format!(" as message {id}")).unwrap_or_default();
+            let id = post.message_id.filter(|id| *id != 0).map(|id| format!(" as message {id}")).unwrap_or_default();
             let said = post.text.as_deref().map(|text| format!(": {}", printable(text))).unwrap_or_default();
             let _ = writeln!(text, "  part {}, {}, {}{id}{said}", post.part, post.kind, post.state);
         }

@@ -2,6 +2,7 @@
 //!
 //! Answers go to standard output, complaints to standard error; the exit code is 0, or 1 if something is wrong.
 
+pub(crate) mod agent_eval;
 pub(crate) mod inbox;
 mod ready;
 
@@ -13,10 +14,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use relais_gateway::clock::Clock;
-use relais_gateway::config::Config;
-use relais_gateway::config::key::NewKey;
+use relais_gateway::config::{AgentKind, Config, Level};
 use relais_gateway::usage::report;
+use relais_policies::key::{NewKey, RANDOM_BYTES};
 
+use self::agent_eval::AgentCommand;
 use self::inbox::InboxCommand;
 
 /// The conversation-relay agent gateway.
@@ -51,6 +53,12 @@ pub(crate) enum Command {
         /// What about it.
         #[command(subcommand)]
         command: InboxCommand,
+    },
+    /// AI agents.
+    Agent {
+        /// What about them.
+        #[command(subcommand)]
+        command: AgentCommand,
     },
     /// The configuration's form.
     Config {
@@ -100,7 +108,9 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<ExitCode> {
 /// `relais key …`
 pub(crate) fn key(command: &KeyCommand) -> anyhow::Result<ExitCode> {
     let KeyCommand::New { test, name } = command;
-    let new = NewKey::generate(!test).context("asking the machine for random bytes")?;
+    let mut random = [0; RANDOM_BYTES];
+    getrandom::fill(&mut random).context("asking the machine for random bytes")?;
+    let new = NewKey::from_random(!test, &random);
     print(&format!(
         "# The key. Give it to its owner now: it is kept nowhere and cannot be shown again.\n{}\n\n\
          # Under the tenant's [[tenant]]:\n{}",
@@ -180,8 +190,23 @@ fn notes(config: &Config) -> Vec<String> {
     if config.tenants.is_empty() {
         notes.push("there is no tenant, so nobody can be served".to_owned());
     }
-    let answering: BTreeSet<&str> =
-        config.tenants.iter().flat_map(|tenant| &tenant.channels).map(|channel| channel.agent.id.as_str()).collect();
+    let mut answering = BTreeSet::new();
+    for tenant in &config.tenants {
+        let level_max = Level::opened_by(&tenant.policy);
+        for channel in &tenant.channels {
+            let own = [&channel.agent].into_iter().chain(channel.choices.iter().map(|choice| &choice.agent));
+            for agent in own.flat_map(|agent| [agent].into_iter().chain(&agent.fallback)) {
+                let higher = matches!(&agent.kind, AgentKind::OpenAi(model) if model.level > level_max);
+                if answering.insert(agent.id.as_str()) && higher {
+                    notes.push(format!(
+                        "the plans of the tenant \"{}\" open agents up to {level_max:?}, so there the agent \"{}\" has \
+                         no tool of a higher level",
+                        tenant.id, agent.id
+                    ));
+                }
+            }
+        }
+    }
     for id in config.agents.keys().filter(|id| !answering.contains(id.as_str())) {
         notes.push(format!("the agent \"{id}\" answers in no channel"));
     }

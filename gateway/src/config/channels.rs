@@ -1,15 +1,17 @@
 //! `[[tenant.chatwoot]]`: which Chatwoot we answer in, and as whom.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use relais_policies::ChannelKind;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::agents::choices;
 use super::raw::RawChannel;
 use super::report::{Place, Report};
 use super::text::{self, Origin};
 use super::upstreams::{Entry, Named, reference};
-use super::{Agent, Channel, HANDOFF_MESSAGE, HANDOFF_NOTICE, Handoff};
+use super::{Agent, Channel, HANDOFF_MESSAGE, HANDOFF_NOTICE, Handoff, Idle};
 
 /// 24 characters of 64: 144 bits if they are random.
 const PATH_TOKEN_CHARS_MIN: usize = 24;
@@ -75,6 +77,7 @@ pub(super) fn channel<'a>(
         report.add(&place.key("previous_webhook_secret"), "there is no webhook_secret that it would precede");
     }
     let agent = raw.agent.as_ref().and_then(|id| reference("agent", id, agents, &place, report));
+    let choices = choices(raw.agents, agents, &place.key("agents"), report);
     let handoff = raw.handoff.unwrap_or_default();
     Some(Channel {
         name: raw.channel?,
@@ -87,10 +90,17 @@ pub(super) fn channel<'a>(
         user_token: user_token.ok()?,
         path_token: path_token.ok()?,
         agent: agent?,
+        choices: choices?,
         handoff: Handoff {
             team_id: handoff.team_id,
+            teams: handoff.teams,
             message: handoff.message.unwrap_or_else(|| HANDOFF_MESSAGE.to_owned()),
             notice: handoff.notice.unwrap_or_else(|| HANDOFF_NOTICE.to_owned()),
+            unreadable: handoff.unreadable,
+        },
+        idle: Idle {
+            after: (raw.idle.after_minutes > 0).then(|| Duration::from_secs(raw.idle.after_minutes.saturating_mul(60))),
+            answered: raw.idle.answered,
         },
     })
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
+use relais_policies::key::{PUBLIC_ID_CHARS, ParsedKey, SECRET_CHARS_MIN, hash_from_hex, public_id};
 use relais_policies::{KeyLimits, Limit, Shadowed};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Key;
-use super::key::{PUBLIC_ID_CHARS, ParsedKey, SECRET_CHARS_MIN, hash_from_hex, public_id};
 use super::raw::RawKey;
 use super::report::{Place, Report};
 use super::text;

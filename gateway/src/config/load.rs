@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::agents::agents;
 use super::raw::{RawConfig, RawInclude};
 use super::report::{ConfigError, ConfigErrors, Place, Report, Source};
 use super::tenants::{Context, tenants};
 use super::text::{CONFIG_BYTES_MAX, Origin, read_text};
-use super::upstreams::{Entry, agents, upstreams};
+use super::upstreams::{Entry, upstreams};
 use super::{Config, Storage, check, sections};
 
 /// Files a pattern may lead to.
@@ -157,6 +158,7 @@ fn resolve(
         inbox: sections::inbox(&raw.inbox, &top.key("inbox"), report),
         usage: raw.usage,
         relay: sections::relay(&raw.relay, &top.key("relay"), report),
+        sweep: sections::sweep(&raw.sweep),
         cors: sections::cors(raw.cors, &top.key("cors"), report),
         log: sections::log(raw.log, &top.key("log"), report),
         upstreams,

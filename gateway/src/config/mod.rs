@@ -1,16 +1,16 @@
 //! What the operator wrote, resolved and valid.
 //!
 //! Read from above: `raw` is `relais.toml` as written, `check` finds what has not that form, `load` follows
-//! includes, and `sections`, `upstreams`, `tenants`, `keys` and `channels` resolve what is written (`text`: secrets,
+//! includes, and `sections`, `upstreams`, `agents`, `tenants`, `keys` and `channels` resolve what is written (`text`: secrets,
 //! addresses, instants) and ask whether it fits together. All errors are gathered in `report`, each with its file,
 //! key and line, and given at once. What comes out is one [`Config`]; everything else works on these types and
 //! never sees TOML. In the file durations are in ms and sizes in bytes, as their keys say.
 //!
 //! It holds no live state: counters, limiters and pools belong to those who use them.
 
+mod agents;
 mod channels;
 mod check;
-pub mod key;
 mod keys;
 mod load;
 mod raw;
@@ -25,6 +25,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,9 @@ use schemars::{JsonSchema, Schema, schema_for};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use crate::conversation::Medium;
+
+pub use agents::{Agent, AgentChoice, AgentKind, Level, Model, Tool};
 pub use report::{ConfigError, ConfigErrors, Position};
 
 /// The whole configuration.
@@ -55,6 +59,8 @@ pub struct Config {
     pub usage: Usage,
     /// Conversations.
     pub relay: Relay,
+    /// Looking after conversations that no delivery tells of.
+    pub sweep: Sweep,
     /// Which pages of a browser may call `/v1`.
     pub cors: Cors,
     /// What refusals look like.
@@ -266,8 +272,40 @@ pub struct Relay {
     pub chatwoot_wait: Duration,
     /// Tries of one call to a Chatwoot before a human takes over. Default 6.
     pub chatwoot_tries: u32,
+    /// Calls a minute to one Chatwoot, all tenants there together. Chatwoot takes 3,000 from one address, of which
+    /// an operator may leave a part to others behind it. Default 2,400; a sixth of it may come at once.
+    pub chatwoot_calls_per_minute: NonZeroU32,
+    /// How long nobody calls a Chatwoot that answered 429 without saying how long; twice that if it does so again,
+    /// and so on. Default 500 ms.
+    pub chatwoot_pause: Duration,
+    /// A conversation goes round in a circle, and a human gets it, if within this time it has so many turns or
+    /// changes of status. Default 5 minutes.
+    pub loop_window: Duration,
+    /// So many turns. Default 20.
+    pub loop_turns_max: u64,
+    /// So many changes of status, whoever's. Default 10.
+    pub loop_flips_max: u64,
+    /// How long the words of a voice note are waited for, if Chatwoot writes them down. Default 8 s.
+    pub voice_wait: Duration,
     /// Messages of a conversation given to the agent. Default 40.
     pub history_max: usize,
+}
+
+/// `[sweep]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sweep {
+    /// Messages that no delivery brought are read unless they are older than this. Default 24 h; zero reads none.
+    pub missed_age_max: Duration,
+    /// They are read again when deliveries were refused and none has been for so long. Default 30 s.
+    pub missed_calm: Duration,
+    /// Conversations of a channel looked at in one run. Default 1,000.
+    pub conversations_max: usize,
+    /// Channels looked at side by side. Default 2.
+    pub channels_at_once: usize,
+    /// Idle conversations are looked for this often. Default 5 min.
+    pub idle_every: Duration,
+    /// Idle conversations of a channel that are ended in one run. Default 100.
+    pub idle_per_run_max: usize,
 }
 
 /// `[cors]`
@@ -343,38 +381,6 @@ pub enum LimitField {
     MaxCompletionTokens,
 }
 
-/// `[[agent]]`
-#[derive(Debug, Clone)]
-pub struct Agent {
-    /// Its id.
-    pub id: String,
-    /// What answers.
-    pub kind: AgentKind,
-}
-
-/// What answers.
-#[derive(Debug, Clone)]
-pub enum AgentKind {
-    /// A model behind one of the upstreams.
-    OpenAi {
-        /// The upstream.
-        upstream: Arc<Upstream>,
-        /// The model, as the upstream calls it.
-        model: String,
-        /// Instructions.
-        system_prompt: String,
-        /// Output limit of one answer. Default 800.
-        tokens_max: u32,
-        /// Sampling temperature in thousandths; none leaves it to the upstream.
-        temperature_milli: Option<u32>,
-    },
-    /// The embedded agent over a folder of Markdown.
-    Knowledge {
-        /// The folder.
-        dir: PathBuf,
-    },
-}
-
 /// `[[tenant]]`
 #[derive(Debug, Clone)]
 pub struct Tenant {
@@ -428,8 +434,43 @@ pub struct Channel {
     pub path_token: Option<SecretString>,
     /// Which agent answers.
     pub agent: Arc<Agent>,
+    /// Where another does: the first that fits.
+    pub choices: Vec<AgentChoice>,
     /// Notes and messages around a handoff.
     pub handoff: Handoff,
+    /// What becomes of a conversation in which nothing happens.
+    pub idle: Idle,
+}
+
+/// `tenant.chatwoot.idle`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Idle {
+    /// A pending conversation is idle after this. Default 1 h; none leaves it as it is.
+    pub after: Option<Duration>,
+    /// What becomes of it if nobody waits for an answer.
+    pub answered: IdleEnd,
+}
+
+/// What becomes of an idle conversation in which the customer does not wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IdleEnd {
+    /// It is resolved. The customer's next message brings it back to the agent.
+    #[default]
+    Resolve,
+    /// A human gets it.
+    Handoff,
+}
+
+impl Channel {
+    /// Who answers in one of Chatwoot's inboxes, over a medium.
+    pub fn agent_for(&self, chatwoot_inbox_id: Option<u64>, medium: Medium) -> &Arc<Agent> {
+        let fits = |choice: &&AgentChoice| {
+            let inbox = choice.chatwoot_inbox_id.is_none_or(|wanted| chatwoot_inbox_id == Some(wanted));
+            inbox && choice.medium.is_none_or(|wanted| wanted == medium)
+        };
+        self.choices.iter().find(fits).map_or(&self.agent, |choice| &choice.agent)
+    }
 }
 
 /// What a customer reads when a human takes over, unless the operator wrote something else.
@@ -442,8 +483,23 @@ pub const HANDOFF_NOTICE: &str = "I cannot hand this chat over to a person, but 
 pub struct Handoff {
     /// Team that takes over.
     pub team_id: Option<u64>,
+    /// Teams an agent may name instead, each with its number.
+    pub teams: BTreeMap<String, u64>,
     /// What the customer reads when a human takes over. Has a default in English.
     pub message: String,
     /// What the customer reads when the plan has no handoff (D17). Has a default in English.
     pub notice: String,
+    /// What becomes of a picture or a voice note without a word beside it. Default `human`.
+    pub unreadable: Unreadable,
+}
+
+/// What becomes of a message in which the agent can read nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unreadable {
+    /// A human gets it.
+    #[default]
+    Human,
+    /// The agent is told what it is, and answers.
+    Agent,
 }

@@ -13,7 +13,8 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Errors, Limits, Usage};
+use super::{Errors, IdleEnd, Level, Limits, Tool, Unreadable, Usage};
+use crate::conversation::Medium;
 
 /// The configuration of a Relais gateway. Relative paths are relative to this file's directory. Where a text or a
 /// secret is asked for, `env:NAME` takes it from a variable of the environment and `file:PATH` from a file.
@@ -40,6 +41,8 @@ pub(super) struct RawConfig {
     pub(super) usage: Usage,
     /// Conversations.
     pub(super) relay: RawRelay,
+    /// Looking after conversations that no delivery tells of.
+    pub(super) sweep: RawSweep,
     /// Which pages of a browser may call `/v1`.
     pub(super) cors: RawCors,
     /// What refusals look like.
@@ -150,6 +153,31 @@ pub(super) struct RawTimeouts {
     pub(super) drain_ms: u64,
 }
 
+/// `[sweep]`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSweep {
+    /// After a start, and after deliveries were refused, messages that no delivery brought are read with the
+    /// channel's `user_token`, unless they are older than this. 0 reads none.
+    #[schemars(range(min = 0, max = 8_760))]
+    pub(super) missed_hours: u64,
+    /// After deliveries were refused they are read when none has been for so long.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub(super) missed_calm_ms: u64,
+    /// Conversations of a channel looked at in one run.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(super) conversations_max: usize,
+    /// Channels looked at side by side.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub(super) channels_at_once: usize,
+    /// Idle conversations are looked for this often.
+    #[schemars(range(min = 1_000, max = 86_400_000))]
+    pub(super) idle_every_ms: u64,
+    /// Idle conversations of a channel that are ended in one run.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(super) idle_per_run_max: usize,
+}
+
 /// `[inbox]`
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -202,6 +230,25 @@ pub(super) struct RawRelay {
     /// Tries of one call to a Chatwoot before a human takes over.
     #[schemars(range(min = 1, max = 100))]
     pub(super) chatwoot_tries: u32,
+    /// Calls a minute to one Chatwoot, all tenants there together; a sixth of it may come at once.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub(super) chatwoot_calls_per_minute: u32,
+    /// Nobody calls a Chatwoot for so long after it answered 429, and twice as long each time it does so again.
+    #[schemars(range(min = 1, max = 60_000))]
+    pub(super) chatwoot_pause_ms: u64,
+    /// A conversation is taken for going round in a circle, and given to a human, if within this time it has
+    /// `loop_turns_max` turns or `loop_flips_max` changes of status.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    pub(super) loop_window_ms: u64,
+    /// So many turns of ours are a circle.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) loop_turns_max: u64,
+    /// So many changes of status are a circle.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) loop_flips_max: u64,
+    /// The words of a voice note are waited for so long, if Chatwoot writes them down.
+    #[schemars(range(min = 0, max = 600_000))]
+    pub(super) voice_wait_ms: u64,
     /// Messages of a conversation given to the agent.
     #[schemars(range(min = 1, max = 10_000))]
     pub(super) history_max: usize,
@@ -298,13 +345,37 @@ pub(super) struct RawAgent {
     pub(super) model: Option<String>,
     /// `openai`: instructions, or `file:PATH`.
     pub(super) system_prompt: Option<String>,
-    /// `openai`: output limit of one answer. Default 800.
+    /// `openai`: output limit of one call of the model. Default 800.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(super) tokens_max: Option<u32>,
     /// `openai`: sampling temperature. Not given: the upstream's own.
     #[schemars(range(min = 0, max = 2))]
     pub(super) temperature: Option<f64>,
-    /// `knowledge`: the folder.
+    /// `openai`: what it may do beside answering. Default `L0`. A tenant whose plan does not open the level has the
+    /// agent at the highest level that it does.
+    pub(super) level: Option<Level>,
+    /// `openai`: of what its level allows, only these tools. Not given: all.
+    pub(super) tools: Option<Vec<Tool>>,
+    /// `openai`: labels it may add. Not given: any.
+    pub(super) labels: Option<Vec<String>>,
+    /// `openai`: the conversation's custom attributes it may set. Not given: any.
+    pub(super) attributes: Option<Vec<String>>,
+    /// `openai`: times the model may call tools before it has to answer. Default 4.
+    #[schemars(range(min = 1, max = 32))]
+    pub(super) tool_rounds_max: Option<u32>,
+    /// `openai`: tool calls of one answer, all rounds together. Default 8.
+    #[schemars(range(min = 1, max = 256))]
+    pub(super) tool_calls_max: Option<u32>,
+    /// `openai`: tokens of the conversation given to the model, by estimate; the newest whole messages that fit.
+    /// Default 8000.
+    #[schemars(range(min = 100, max = 1_000_000))]
+    pub(super) history_tokens: Option<u32>,
+    /// Who answers when this agent fails or its tokens are not paid for, in order; after the last, a human.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    pub(super) fallback: Vec<String>,
+    /// The folder of Markdown that `knowledge` answers from. `openai`: one whose passages the model is given; not
+    /// needed.
     pub(super) dir: Option<PathBuf>,
 }
 
@@ -437,8 +508,45 @@ pub(super) struct RawChannel {
     /// The id of the agent that answers.
     #[schemars(required)]
     pub(super) agent: Option<String>,
+    /// Where another agent answers: the first entry that fits.
+    #[serde(default)]
+    pub(super) agents: Vec<RawAgentChoice>,
     /// What happens around a handoff.
     pub(super) handoff: Option<RawHandoff>,
+    /// What becomes of a conversation in which nothing happens.
+    #[serde(default)]
+    pub(super) idle: RawIdle,
+}
+
+/// `tenant.chatwoot.idle`
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawIdle {
+    /// A pending conversation is idle after this; 0 leaves it as it is.
+    #[schemars(range(min = 0, max = 525_600))]
+    pub(super) after_minutes: u64,
+    /// What becomes of it if nobody waits for an answer. If the customer does, a human gets it.
+    pub(super) answered: IdleEnd,
+}
+
+impl Default for RawIdle {
+    fn default() -> Self {
+        Self { after_minutes: 60, answered: IdleEnd::Resolve }
+    }
+}
+
+/// `tenant.chatwoot.agents`: fits where everything it names does.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAgentChoice {
+    /// One of Chatwoot's inboxes, by its number.
+    #[schemars(range(min = 1))]
+    pub(super) chatwoot_inbox: Option<u64>,
+    /// What the conversation runs over.
+    pub(super) medium: Option<Medium>,
+    /// The id of the agent that answers there.
+    #[schemars(required)]
+    pub(super) agent: Option<String>,
 }
 
 /// `tenant.chatwoot.handoff`
@@ -448,10 +556,14 @@ pub(super) struct RawHandoff {
     /// The team that takes over.
     #[schemars(range(min = 1))]
     pub(super) team_id: Option<u64>,
+    /// Teams that an agent may name instead, by a name that tells what they do: `{ billing = 3 }`.
+    pub(super) teams: BTreeMap<String, u64>,
     /// What the customer reads when a human takes over; empty says nothing. Has a default in English.
     pub(super) message: Option<String>,
     /// What the customer reads when the plan has no handoff; empty says nothing. Has a default in English.
     pub(super) notice: Option<String>,
+    /// What becomes of a picture, or a voice note without words: `human`, or `agent`, which is told what it is.
+    pub(super) unreadable: Unreadable,
 }
 
 /// `[[tenant.lot]]`: tokens credited beside the monthly grant.
@@ -527,7 +639,26 @@ impl Default for RawRelay {
             agent_tries: 3,
             chatwoot_wait_ms: 15_000,
             chatwoot_tries: 6,
+            chatwoot_calls_per_minute: 2_400,
+            chatwoot_pause_ms: 500,
+            voice_wait_ms: 8_000,
+            loop_window_ms: 300_000,
+            loop_turns_max: 20,
+            loop_flips_max: 10,
             history_max: 40,
+        }
+    }
+}
+
+impl Default for RawSweep {
+    fn default() -> Self {
+        Self {
+            missed_hours: 24,
+            missed_calm_ms: 30_000,
+            conversations_max: 1_000,
+            channels_at_once: 2,
+            idle_every_ms: 300_000,
+            idle_per_run_max: 100,
         }
     }
 }

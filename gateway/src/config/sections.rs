@@ -3,7 +3,7 @@
 //! The schema has held each number within its bounds; here it is asked whether they fit each other.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use relais_policies::{Rate, RateCard};
@@ -12,10 +12,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use tracing_subscriber::EnvFilter;
 
-use super::raw::{RawCors, RawInbox, RawListen, RawLog, RawLogFormat, RawRelay, RawRuntime, RawTimeouts, RawTls};
+use super::raw::{
+    RawCors, RawInbox, RawListen, RawLog, RawLogFormat, RawRelay, RawRuntime, RawSweep, RawTimeouts, RawTls,
+};
 use super::report::{Place, Report};
 use super::text::{self, Origin};
-use super::{Cors, Inbox, Listen, Log, Relay, Runtime, Timeouts, TlsFiles};
+use super::{Cors, Inbox, Listen, Log, Relay, Runtime, Sweep, Timeouts, TlsFiles};
 
 pub(super) fn listen(raw: RawListen, place: &Place<'_>, origin: Origin<'_>, report: &mut Report) -> Option<Listen> {
     let public = address(&raw.public, &place.key("public"), report);
@@ -124,7 +126,24 @@ pub(super) fn relay(raw: &RawRelay, place: &Place<'_>, report: &mut Report) -> R
         agent_tries: raw.agent_tries,
         chatwoot_wait: Duration::from_millis(raw.chatwoot_wait_ms),
         chatwoot_tries: raw.chatwoot_tries,
+        chatwoot_calls_per_minute: NonZeroU32::new(raw.chatwoot_calls_per_minute).unwrap_or(NonZeroU32::MIN),
+        chatwoot_pause: Duration::from_millis(raw.chatwoot_pause_ms),
+        loop_window: Duration::from_millis(raw.loop_window_ms),
+        loop_turns_max: raw.loop_turns_max,
+        loop_flips_max: raw.loop_flips_max,
+        voice_wait: Duration::from_millis(raw.voice_wait_ms),
         history_max: raw.history_max,
+    }
+}
+
+pub(super) fn sweep(raw: &RawSweep) -> Sweep {
+    Sweep {
+        missed_age_max: Duration::from_secs(raw.missed_hours.saturating_mul(3_600)),
+        missed_calm: Duration::from_millis(raw.missed_calm_ms),
+        conversations_max: raw.conversations_max,
+        channels_at_once: raw.channels_at_once,
+        idle_every: Duration::from_millis(raw.idle_every_ms),
+        idle_per_run_max: raw.idle_per_run_max,
     }
 }
 

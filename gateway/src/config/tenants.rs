@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use relais_policies::key::PUBLIC_ID_CHARS;
 use relais_policies::{
     Anchor, Catalog, ChannelKind, Limit, LotKind, NewLot, PlanCode, PolicyError, RateCard, Status, TenantPolicy,
     TenantSpec,
 };
 
 use super::channels::{Channels, channel};
-use super::key::PUBLIC_ID_CHARS;
 use super::keys::key;
 use super::raw::{RawAnchor, RawChannel, RawKey, RawLot, RawTenant};
 use super::report::{Place, Report, did_you_mean};

@@ -5,8 +5,9 @@ use std::path::Path;
 use relais_policies::{Anchor, ChannelKind, Limit, LotKind, Status};
 use secrecy::ExposeSecret as _;
 
-use super::key::hash;
-use super::{AgentKind, Config, ConfigErrors, LimitField};
+use super::{AgentKind, Config, ConfigErrors, Level, LimitField, Model, Tool};
+use crate::conversation::Medium;
+use relais_policies::key::hash;
 
 /// The smallest file with one of everything.
 const SMALL: &str = r#"
@@ -87,12 +88,9 @@ fn the_documented_file_works_as_it_stands() {
     assert_eq!(upstream.api_key.as_ref().unwrap().expose_secret(), "sk-upstream");
     assert_eq!((upstream.models.as_slice(), upstream.weight), (["*".to_owned()].as_slice(), 1));
     assert_eq!(upstream.limit_field, LimitField::MaxTokens);
-    let AgentKind::OpenAi { system_prompt, tokens_max: 800, temperature_milli: None, .. } =
-        &config.agents["default"].kind
-    else {
-        panic!("{:?}", config.agents)
-    };
-    assert_eq!(system_prompt, "Be kind.");
+    let AgentKind::OpenAi(model) = &config.agents["default"].kind else { panic!("{:?}", config.agents) };
+    assert_eq!((model.system_prompt.as_str(), model.tokens_max, model.temperature_milli), ("Be kind.", 800, None));
+    assert_eq!((model.level, model.tool_rounds_max, model.history_tokens), (Level::L0, 4, 8_000));
     let tenant = &config.tenants[0];
     assert_eq!(&*tenant.id, "acme");
     assert_eq!(tenant.policy.limits.tokens_per_month, Limit::AtMost(20_000));
@@ -317,7 +315,7 @@ agent = "defalt"
             ("7:1: upstream[0].base_url", "http:// or https://"),
             ("8:1: upstream[0].weight", "from 1 to 1000000"),
             ("12:1: agent[0].upstream", "there is no upstream \"man\""),
-            ("14:1: agent[0].dir", "does not go with this kind"),
+            ("14:1: agent[0].dir", "is not a folder that can be read"),
             ("17:10: tenant[0].plans[0]", "there is no plan \"api.por\"; did you mean \"api.pro\"?"),
             ("17:37: tenant[0].plans[2]", "both app plans"),
             ("20:1: tenant[0].key[0].secret", "relais key new"),
@@ -555,11 +553,32 @@ fn agents_of_both_kinds() {
         ],
     );
     let warm = good(&SMALL.replace("model = \"llama\"", "model = \"llama\"\ntemperature = 0.7"));
-    assert!(matches!(warm.agents["default"].kind, AgentKind::OpenAi { temperature_milli: Some(700), .. }));
+    assert!(matches!(&warm.agents["default"].kind, AgentKind::OpenAi(model) if model.temperature_milli == Some(700)));
     check_small(
         "model = \"llama\"",
         "model = \"llama\"\ntemperature = 3",
         &[("10:1: agent[0].temperature", "from 0 to 2")],
+    );
+    check(
+        "[[agent]]\nid = \"x\"\nkind = \"knowledge\"\ndir = \".\"\nlevel = \"L1\"\nfallback = [\"x\", \"nobody\"]",
+        &[
+            ("5:1: agent[0].level", "does not go with"),
+            ("6:13: agent[0].fallback[0]", "a second time"),
+            ("6:18: agent[0].fallback[1]", "there is no agent \"nobody\""),
+        ],
+    );
+    check_small(
+        "model = \"llama\"",
+        "model = \"llama\"\ntools = [\"resolve\"]",
+        &[("10:1: agent[0].tools", "resolve needs level L3; this agent has L0")],
+    );
+    check_small(
+        "agent = \"default\"",
+        "agent = \"default\"\nagents = [{ agent = \"default\" }, { chatwoot_inbox = 1, agent = \"nobody\" }]",
+        &[
+            ("24:11: tenant[0].chatwoot[0].agents[0]", "would fit everywhere"),
+            ("24:56: tenant[0].chatwoot[0].agents[1].agent", "there is no agent \"nobody\""),
+        ],
     );
     // An error in an upstream is not also an error of those who refer to it.
     check_small("http://127.0.0.1:8000/v1", "nowhere", &[("4:1: upstream[0].base_url", "must begin with")]);
@@ -676,4 +695,39 @@ fn the_schema_describes_every_key() {
 fn a_file_that_is_not_there() {
     let errors = Config::load(Path::new("/no/such/relais.toml")).unwrap_err();
     assert!(errors.to_string().starts_with("/no/such/relais.toml: cannot be read: "), "{errors}");
+}
+
+#[test]
+fn who_answers_and_with_which_tools() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = "[[agent]]\nid = \"docs\"\nkind = \"knowledge\"\ndir = \".\"\n[[tenant]]";
+    let choices = r#"agents = [
+        { chatwoot_inbox = 7, medium = "whatsapp", agent = "default" },
+        { chatwoot_inbox = 7, agent = "docs" },
+        { medium = "email", agent = "docs" },
+    ]"#;
+    let text = SMALL
+        .replace("model = \"llama\"", "model = \"llama\"\nlevel = \"L2\"\ndir = \".\"\nfallback = [\"docs\"]")
+        .replace("[[tenant]]", more)
+        .replace("agent = \"default\"", &format!("agent = \"default\"\n{choices}"));
+    let config = Config::from_str(&text, dir.path(), &env).unwrap();
+    let channel = &config.tenants[0].channels[0];
+    for (inbox, medium, expected) in [
+        (Some(7), Medium::Whatsapp, "default"),
+        (Some(7), Medium::Web, "docs"),
+        (Some(8), Medium::Email, "docs"),
+        (Some(8), Medium::Web, "default"),
+        (None, Medium::Web, "default"),
+    ] {
+        assert_eq!(channel.agent_for(inbox, medium).id, expected, "{inbox:?} {medium:?}");
+    }
+    assert_eq!(channel.agent.fallback.iter().map(|agent| agent.id.as_str()).collect::<Vec<_>>(), ["docs"]);
+    let AgentKind::OpenAi(model) = &channel.agent.kind else { panic!("{channel:?}") };
+    let tools = |level| model.tools(level).map(Tool::as_str).collect::<Vec<_>>();
+    let all = ["handoff_to_human", "search_knowledge", "add_label", "set_priority", "set_custom_attribute"];
+    assert_eq!(tools(Level::L3), all, "not above its own level");
+    assert_eq!(tools(Level::L1), all[..4], "not above the plan's");
+    assert_eq!(tools(Level::L0), all[..2]);
+    let narrow = Model { tools: Some(vec![Tool::AddLabel]), knowledge: None, ..(**model).clone() };
+    assert_eq!(narrow.tools(Level::L3).collect::<Vec<_>>(), [Tool::HandoffToHuman, Tool::AddLabel]);
 }

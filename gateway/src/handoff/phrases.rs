@@ -109,7 +109,7 @@ const SMALL: &[&str] = &[
     "chair",
 ];
 /// Verbs that lead to a human by way of a preposition.
-const TALK: &[&str] = &["talk", "speak", "chat", "parler", "discuter", "echanger", "converser", "dialoguer"];
+const TALK: &[&str] = &["talk", "speak", "chat", "deal", "parler", "discuter", "echanger", "converser", "dialoguer"];
 const TALK_TO: &[&str] = &["to", "with", "a", "au", "aux", "avec"];
 const TALK_BETWEEN: &[&str] =
     &["me", "please", "directly", "directement", "now", "here", "first", "plutot", "maintenant", "instead", "svp"];
@@ -343,7 +343,12 @@ fn leads_to(after: &[&str]) -> bool {
 /// `need a human`, and not `need an agent for my business`.
 fn wished_for(after: &[&str]) -> bool {
     let end = after.iter().position(|word| ELSEWHERE.contains(word) && !SMALL.contains(word)).unwrap_or(after.len());
-    let of = after.windows(2).any(|pair| matches!(pair, [human, "de" | "d" | "du" | "en"] if HUMANS.contains(human)));
+    // `une personne en plus` is one, `un humain en face de moi` is another.
+    let of = after.windows(3).any(|three| match three {
+        [human, "de" | "d" | "du", _] => HUMANS.contains(human),
+        [human, "en", next] => HUMANS.contains(human) && !["face", "chair", "ligne", "direct"].contains(next),
+        _ => false,
+    });
     end == after.len() && !of && human_follows(after, false)
 }
 

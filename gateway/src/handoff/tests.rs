@@ -241,15 +241,17 @@ fn one_reason_is_given_and_the_customer_s_wish_comes_first() {
         quota_used_up: true,
         delivery_unknown: true,
         undelivered: true,
+        looping: true,
         agent_gave_up: true,
         agent_reason: Some("unsure"),
     };
     let mut left = all;
     let mut reasons = vec![decide(&left).unwrap()];
-    let changes: [fn(&mut Signals<'_>); 7] = [
+    let changes: [fn(&mut Signals<'_>); 8] = [
         |signals| signals.customer_text = "",
         |signals| signals.delivery_unknown = false,
         |signals| signals.undelivered = false,
+        |signals| signals.looping = false,
         |signals| signals.quota_used_up = false,
         |signals| signals.unreadable = false,
         |signals| signals.agent_gave_up = false,
@@ -259,6 +261,9 @@ fn one_reason_is_given_and_the_customer_s_wish_comes_first() {
         change(&mut left);
         reasons.push(decide(&left).unwrap());
     }
+    // Quiet is found by looking, not by a signal.
+    let by_looking = [HandoffReason::Unanswered, HandoffReason::Idle];
+    reasons.extend(by_looking);
     assert_eq!(reasons, HandoffReason::ALL);
 }
 
@@ -271,7 +276,8 @@ fn labels_are_unique() {
 }
 
 fn handoff(message: &str) -> config::Handoff {
-    config::Handoff { team_id: None, message: message.to_owned(), notice: config::HANDOFF_NOTICE.to_owned() }
+    let (message, notice) = (message.to_owned(), config::HANDOFF_NOTICE.to_owned());
+    config::Handoff { team_id: None, teams: Default::default(), message, notice, unreadable: config::Unreadable::Human }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What keeps the file in shape, away from those who wait: checkpoints, forgetting, gauges.
+//! What keeps the file in shape, away from those who wait: checkpoints, forgetting, gauges, looking for damage.
 //!
 //! The log is copied into the database on this thread's connection, when enough has gathered or when it is quiet.
 //! Such a checkpoint blocks nobody, but under steady load the log never comes to an end and would grow for ever:
@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
+use tracing::{error, warn};
 
+use super::mark::Mark;
 use super::write::{Prune, Write, Written};
 use super::writer::{Board, Job};
-use super::{reader, schema};
+use super::{InboxError, reader, schema, scrub};
 use crate::clock::Clock;
 use crate::error::chain;
 use crate::metrics::Metrics;
@@ -35,6 +36,15 @@ const LOG_PAGES_MAX: i64 = 32 * 1024;
 const PRUNE_STEP: i64 = 256;
 /// Steps in one tick: forgetting keeps up with some 20,000 deliveries a second, and lets others in between.
 const PRUNE_STEPS: u32 = 16;
+/// Deliveries looked at in one step of the search for damage, and steps in one tick: 20,000 deliveries a second.
+const SCRUB_STEP: i64 = 256;
+const SCRUB_STEPS: u32 = 16;
+/// Between two searches. The first begins with the process.
+const SCRUB_EVERY: Duration = Duration::from_secs(6 * 3_600);
+/// Between two tries of a disk that had no room.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// How often the mark is synced.
+const MARK_EVERY: Duration = Duration::from_secs(1);
 /// Between two rounds of forgetting.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
@@ -47,6 +57,7 @@ pub(super) struct Keeper {
     pub(super) writer: mpsc::WeakSender<Job>,
     pub(super) keep: Duration,
     pub(super) board: Arc<Board>,
+    pub(super) mark: Arc<Mark>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -58,14 +69,21 @@ impl Keeper {
         let mut gauges_due = Instant::now();
         let mut prune_due = Instant::now();
         let mut prune_after = 0;
+        let mut search = Search { due: Instant::now(), after: None };
+        let mut probe_due = Instant::now();
+        let (mut mark_due, mut marked) = (Instant::now(), 0);
         while self.gone.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             if !self.board.healthy.load(Ordering::SeqCst) {
                 // The writer is looking for a database to trust; a checkpoint from here could stand in its way.
                 connection = None;
                 continue;
             }
-            let Some(open) = opened(&mut connection, &self.dir) else { continue };
             let now = Instant::now();
+            if self.board.refusing.load(Ordering::SeqCst) && now >= probe_due {
+                self.probe();
+                probe_due = now + PROBE_EVERY;
+            }
+            let Some(open) = opened(&mut connection, &self.dir) else { continue };
             let mut good = true;
             if checkpoint.due(self.board.logged_bytes.load(Ordering::Relaxed), now) {
                 good = self.checkpoint(open);
@@ -74,6 +92,16 @@ impl Keeper {
             if now >= gauges_due {
                 good &= self.gauges(open);
                 gauges_due = now + GAUGE_EVERY;
+            }
+            if now >= search.due {
+                good &= self.search(open, &mut search, now);
+            }
+            let commits = self.board.commits.load(Ordering::Relaxed);
+            if now >= mark_due && commits != marked {
+                (mark_due, marked) = (now + MARK_EVERY, commits);
+                if let Err(error) = self.mark.sync() {
+                    warn!(%error, "inbox.mark not synced.");
+                }
             }
             if !good {
                 connection = None;
@@ -126,6 +154,67 @@ impl Keeper {
         }
     }
 
+    /// Goes on with the search for damage. False if the file cannot be read to its end: it is damaged as a whole, and
+    /// the search ends, loudly.
+    fn search(&self, db: &Connection, search: &mut Search, now: Instant) -> bool {
+        let found = match search.after {
+            None => schema::check(db).map(|()| Some(0)),
+            Some(after) => self.look(db, after).map_err(InboxError::Read),
+        };
+        match found {
+            Ok(Some(after)) => search.after = Some(after),
+            Ok(None) => {
+                self.metrics.inbox.file_damaged.set(0);
+                *search = Search { due: now + SCRUB_EVERY, after: None };
+            }
+            Err(error) => {
+                error!(error = %chain(&error), "The inbox's file is damaged. What can be read of it goes on.");
+                self.metrics.inbox.file_damaged.set(1);
+                *search = Search { due: now + SCRUB_EVERY, after: None };
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Some steps of it; where to go on, or none at the end.
+    fn look(&self, db: &Connection, mut after: i64) -> Result<Option<i64>, rusqlite::Error> {
+        for _ in 0..SCRUB_STEPS {
+            let step = scrub::step(db, after, SCRUB_STEP)?;
+            if !step.damaged.is_empty() || !step.unlisted.is_empty() {
+                let (damaged, unlisted) = (&step.damaged, &step.unlisted);
+                error!(?damaged, ?unlisted, "The disk has changed deliveries. Damaged ones are set aside.");
+                self.metrics.inbox.quarantined.inc_by(u64::try_from(damaged.len()).unwrap_or(0));
+                self.metrics.inbox.unlisted.inc_by(u64::try_from(unlisted.len()).unwrap_or(0));
+                let write = Write::Mend { damaged: step.damaged, now_ms: self.clock.now_ms() };
+                let (reply, answer) = oneshot::channel();
+                let Some(writer) = self.writer.upgrade() else { return Ok(None) };
+                let sent = writer.blocking_send(Job { write, reply });
+                drop(writer);
+                // If it did not become durable, the next search finds it again.
+                if sent.is_err() || !matches!(answer.blocking_recv(), Ok(Ok(_))) {
+                    warn!("What the disk has changed could not be mended.");
+                }
+            }
+            match step.last {
+                Some(last) => after = last,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(after))
+    }
+
+    /// Lets the writer try the disk: who looks whether we are ready sends nothing until we are.
+    fn probe(&self) {
+        let Some(writer) = self.writer.upgrade() else { return };
+        let (reply, answer) = oneshot::channel();
+        // A full queue is a try as well.
+        if writer.try_send(Job { write: Write::Probe, reply }).is_ok() {
+            drop(writer);
+            let _ = answer.blocking_recv();
+        }
+    }
+
     /// One step of forgetting; where to go on, or none when this round is over.
     fn prune(&self, after_seq: i64) -> Option<i64> {
         let writer = self.writer.upgrade()?;
@@ -141,6 +230,13 @@ impl Keeper {
             _ => None,
         }
     }
+}
+
+/// How far a search for damage is.
+struct Search {
+    due: Instant,
+    /// The last delivery looked at; none: the structure comes first.
+    after: Option<i64>,
 }
 
 /// When the next one is due.

@@ -8,16 +8,20 @@
 //! **How.** SQLite, `inbox.db` in the data directory. One thread writes, in groups (`writer`); a few read
 //! (`reader`); one keeps the file in shape (`keeper`). A change is a value of `write::Write`. Duplicates are found
 //! by a unique index, so a delivery whose sender lost patience and came again is one delivery. Each row has a
-//! checksum; a row that does not fit is set aside, loudly, and never handed out.
+//! checksum over its content and a seal over its state (`seal`); a row that does not fit is set aside, loudly, and
+//! never handed out (`scrub` looks for those that nobody would read). How far it had come is kept outside the file
+//! (`mark`), so that a log cut short is noticed: what is unfinished then goes to humans.
 //!
 //! **What it does not.** It does not know what a delivery means, decides nothing, and knows no Chatwoot: the relay
-//! does. It does not lock the directory against a second process: the caller does that before opening. A flipped
-//! bit in the state of a row is outside its checksum, and a log cut short at the end by the disk is not noticed yet.
+//! does. It does not lock the directory against a second process: the caller does that before opening.
 
 mod keeper;
+mod mark;
 mod reader;
 mod record;
 mod schema;
+mod scrub;
+mod seal;
 mod write;
 mod writer;
 
@@ -33,7 +37,7 @@ use std::thread;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
-use tracing::error;
+use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -42,7 +46,7 @@ use crate::error::{Error, Reason, Retry};
 use crate::metrics::Metrics;
 use crate::storage;
 
-pub use reader::Loaded;
+pub use reader::{IdleConversation, Loaded, Recent};
 pub use record::{
     ConversationKey, ConversationRow, ConversationState, Delivery, Line, OpenTurn, Post, PostKind, PostState, Sameness,
     Stored, Voice,
@@ -50,6 +54,7 @@ pub use record::{
 pub use write::{Finish, Plan};
 pub use writer::Work;
 
+use mark::Mark;
 use write::{Write, Written};
 use writer::{Board, Job, WriteFailed, Writer};
 
@@ -57,6 +62,8 @@ use writer::{Board, Job, WriteFailed, Writer};
 const READERS: usize = 2;
 /// Questions waiting for one of them; whoever asks then waits.
 const READ_QUEUE_MAX: usize = 256;
+/// A conversation is never put off so long. Where one seems to be, the clock was set back meanwhile, and it is due.
+pub const PUT_OFF_MAX_MS: i64 = 15 * 60 * 1_000;
 /// Announcements not yet taken; past that the relay looks into the table.
 const WORK_QUEUE_MAX: usize = 4_096;
 
@@ -135,6 +142,9 @@ pub enum InboxError {
     /// The database cannot be opened or prepared.
     #[error("opening the inbox's database")]
     Open(#[source] rusqlite::Error),
+    /// The mark beside the database cannot be opened or written.
+    #[error("opening inbox.mark")]
+    Mark(#[source] std::io::Error),
     /// Another version of Relais wrote it.
     #[error("the inbox's database has version {0}, which this Relais does not know")]
     Version(i64),
@@ -160,14 +170,17 @@ impl Inbox {
     pub fn open(dir: &Path, limits: &config::Inbox, clock: Clock, metrics: Arc<Metrics>) -> Result<Self, InboxError> {
         storage::make_dir(dir).map_err(InboxError::Directory)?;
         let mut connection = schema::connect(dir)?;
-        schema::begin(&mut connection)?;
+        let (mark, commits) = begin(dir, &mut connection, &metrics)?;
+        let mark = Arc::new(mark);
         let pending = reader::pending(&connection).map_err(InboxError::Open)?;
         let board = Arc::new(Board {
             healthy: AtomicBool::new(true),
+            refusing: AtomicBool::new(false),
             pending: AtomicU64::new(pending),
             logged_bytes: AtomicU64::new(0),
             // What is there from before is not announced.
             unannounced: AtomicBool::new(pending > 0),
+            commits: AtomicU64::new(commits),
         });
         metrics.inbox.healthy.set(1);
         metrics.inbox.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
@@ -177,7 +190,8 @@ impl Inbox {
         let writer_thread = start("inbox-writer", {
             let (board, metrics) = (Arc::clone(&board), Arc::clone(&metrics));
             let (dir, batch_max) = (dir.to_path_buf(), limits.batch_max.max(1));
-            let writer = Writer { dir, connection: Some(connection), queue, work: announce, batch_max, board, metrics };
+            let (connection, mark) = (Some(connection), Arc::clone(&mark));
+            let writer = Writer { dir, connection, queue, work: announce, batch_max, board, mark, metrics };
             move || writer.run()
         })?;
         let readers = (0..READERS).map(|_| start_reader(dir)).collect::<Result<Vec<_>, _>>()?;
@@ -189,6 +203,7 @@ impl Inbox {
                 writer: writer.downgrade(),
                 keep: limits.keep,
                 board: Arc::clone(&board),
+                mark,
                 clock: clock.clone(),
                 metrics: Arc::clone(&metrics),
             };
@@ -247,7 +262,8 @@ impl Inbox {
 
     /// Writes are taken. For `/readyz`.
     pub fn healthy(&self) -> bool {
-        self.shared.board.healthy.load(Ordering::SeqCst)
+        let board = &self.shared.board;
+        board.healthy.load(Ordering::SeqCst) && !board.refusing.load(Ordering::SeqCst)
     }
 
     /// Deliveries not finished.
@@ -280,12 +296,19 @@ impl Inbox {
     ) -> Result<Option<Loaded>, InboxError> {
         let loaded = self.read(conversation, move |db| reader::load(db, conversation, after_seq, limit)).await?;
         if let Some(loaded) = &loaded
+            && loaded.distrusted
+        {
+            error!(tenant_id = %loaded.key.tenant, "The record of a conversation is damaged; a human will have it.");
+            self.shared.metrics.inbox.distrusted.inc();
+        }
+        if let Some(loaded) = &loaded
             && !loaded.damaged.is_empty()
         {
             let seqs = loaded.damaged.clone();
             error!(tenant_id = %loaded.key.tenant, ?seqs, "Damaged deliveries set aside; they will not be answered.");
             self.shared.metrics.inbox.quarantined.inc_by(u64::try_from(seqs.len()).unwrap_or(0));
-            self.write(Write::Quarantine { seqs, now_ms: self.shared.clock.now_ms() }).await?;
+            let now_ms = self.shared.clock.now_ms();
+            self.write(Write::Quarantine { conversation, seqs, now_ms }).await?;
         }
         Ok(loaded)
     }
@@ -295,9 +318,51 @@ impl Inbox {
         self.read(conversation, move |db| reader::transcript(db, conversation, limit)).await
     }
 
+    /// What happened in a conversation since `since_ms`: turns, deliveries of `event` (one about the conversation
+    /// itself), and whether it was handed over for `reason`.
+    pub async fn recent(
+        &self,
+        conversation: ConversationRow,
+        since_ms: i64,
+        event: &'static str,
+        reason: &'static str,
+    ) -> Result<Recent, InboxError> {
+        self.read(conversation, move |db| reader::recent(db, conversation, since_ms, event, reason)).await
+    }
+
     /// The turn of a conversation that is open, if any.
     pub async fn open_turn(&self, conversation: ConversationRow) -> Result<Option<OpenTurn>, InboxError> {
         self.read(conversation, move |db| reader::open_turn(db, conversation)).await
+    }
+
+    /// The newest message that was known to the conversation's last turn, if that turn was to end the conversation.
+    pub async fn resolved_after(&self, conversation: ConversationRow) -> Result<Option<u64>, InboxError> {
+        self.read(conversation, move |db| reader::resolved_after(db, conversation)).await
+    }
+
+    /// The newest message of a conversation that came before `before_ms`, less those of the last `margin_ms` up to
+    /// then: one of them may have overtaken a message that did not come. None if none did.
+    pub async fn newest_before(
+        &self,
+        key: ConversationKey,
+        before_ms: i64,
+        margin_ms: i64,
+    ) -> Result<Option<u64>, InboxError> {
+        self.read(ConversationRow::FIRST, move |db| reader::newest_before(db, &key, before_ms, margin_ms)).await
+    }
+
+    /// At most `limit` pending conversations of a channel in which nothing is left to do and nothing has happened
+    /// since `before_ms`, the quietest first.
+    pub async fn idle(
+        &self,
+        tenant: Arc<str>,
+        channel: Arc<str>,
+        account_id: u64,
+        before_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<IdleConversation>, InboxError> {
+        self.read(ConversationRow::FIRST, move |db| reader::idle(db, &tenant, &channel, account_id, before_ms, limit))
+            .await
     }
 
     /// Makes durable what a turn will post.
@@ -375,6 +440,28 @@ impl Inbox {
         reader.send(query).await.map_err(|_| InboxError::Closed)?;
         answer.await.map_err(|_| InboxError::Closed)?.map_err(InboxError::Read)
     }
+}
+
+/// Prepares the file, and compares it with the mark: how many transactions it has, and the mark to go on with.
+fn begin(dir: &Path, connection: &mut Connection, metrics: &Metrics) -> Result<(Mark, u64), InboxError> {
+    let held = schema::begin(connection)?;
+    let (mark, marked) = Mark::open(dir).map_err(InboxError::Mark)?;
+    if marked.is_none() && held > 0 {
+        warn!("inbox.mark is missing or damaged: whether the end of the inbox was lost cannot be told.");
+    }
+    let commits = held.max(marked.unwrap_or(0));
+    if commits > held {
+        let handed_over = schema::distrust_unfinished(connection, commits)?;
+        error!(
+            lost = commits - held,
+            handed_over,
+            "The end of the inbox is lost: what was acknowledged last is not in it. Conversations with unfinished \
+             messages go to humans, since nobody knows what was posted."
+        );
+        metrics.inbox.lost_commits.inc_by(commits - held);
+    }
+    mark.set(commits).and_then(|()| mark.sync()).map_err(InboxError::Mark)?;
+    Ok((mark, commits))
 }
 
 fn start_reader(dir: &Path) -> Result<mpsc::Sender<reader::Query>, InboxError> {

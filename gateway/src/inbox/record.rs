@@ -2,7 +2,7 @@
 //!
 //! Every row that is read back carries a checksum over its content *and* over the conversation it belongs to, so
 //! that a flipped bit, wherever it falls, makes the row unreadable and never turns it into another customer's
-//! message. What changes after the row is written (its state, its outcome) is outside the checksum.
+//! message. What changes after the row is written (its state, its outcome) has a seal of its own (`seal`).
 //!
 //! Nothing here knows Chatwoot's words or reads a body: bodies go in and out as bytes, and the relay parses them.
 
@@ -202,6 +202,8 @@ pub enum PostKind {
     Note,
     /// What the customer reads when a human takes over.
     Message,
+    /// Not a message: something to be done, as JSON.
+    Action,
 }
 
 impl PostKind {
@@ -210,11 +212,12 @@ impl PostKind {
             Self::Reply => "reply",
             Self::Note => "note",
             Self::Message => "message",
+            Self::Action => "action",
         }
     }
 
     pub(super) fn parse(word: &str) -> Option<Self> {
-        [Self::Reply, Self::Note, Self::Message].into_iter().find(|kind| kind.as_str() == word)
+        [Self::Reply, Self::Note, Self::Message, Self::Action].into_iter().find(|kind| kind.as_str() == word)
     }
 }
 
@@ -231,7 +234,7 @@ pub enum PostState {
     Skipped,
 }
 
-/// One message we post, in the order of its number.
+/// One message we post, or thing we do, in the order of its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Post {
     /// Its number within the turn, from 0.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, TransactionBehavior, params};
 use serde::Serialize;
 
-use super::schema;
+use super::{schema, seal};
 
 pub use story::{DeliveryStory, LineStory, PostStory, Story, TurnStory};
 
@@ -224,7 +224,12 @@ pub fn retry(dir: &Path, which: &Which, now_ms: i64) -> Result<Retried, ReportEr
                 (false, _) => retried.only_damaged += 1,
                 (true, false) => retried.due_already += 1,
                 (true, true) => {
-                    db.execute("UPDATE conversations SET not_before_ms = 0 WHERE id = ?1", [id])?;
+                    db.execute(
+                        "UPDATE conversations SET not_before_ms = 0, seal = seal('conversation', tenant, channel,
+                         account_id, number, status, owner, human_message_id, seen_message_id, answered_message_id, 0)
+                         WHERE id = ?1",
+                        [id],
+                    )?;
                     retried.made_due += 1;
                 }
             }
@@ -239,7 +244,8 @@ pub fn dismiss(dir: &Path, which: &Which) -> Result<usize, ReportError> {
     change(dir, |db| {
         let [a, b, c, d] = which.values();
         let sql = format!(
-            "UPDATE deliveries SET state = 1 WHERE state = 2
+            "UPDATE deliveries SET state = 1, seal = seal('delivery', conversation, message_id, dedupe, 1, outcome,
+             turn, ended_at_ms) WHERE state = 2
              AND conversation IN (SELECT c.id FROM conversations c WHERE {})",
             which.matches()
         );
@@ -271,6 +277,7 @@ fn open(dir: &Path, flags: OpenFlags) -> Result<(Connection, PathBuf), ReportErr
     }
     let opened = Connection::open_with_flags(&path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).and_then(|db| {
         db.busy_timeout(LOCK_WAIT)?;
+        seal::register(&db)?;
         let version = db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
         Ok((db, version))
     });

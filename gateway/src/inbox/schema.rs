@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::InboxError;
+use super::{InboxError, seal};
 
 /// The shape below. A file with another number is refused rather than guessed at.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// How long one connection waits for another's lock. Only a checkpoint that restarts the log takes the writer's.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -31,6 +31,7 @@ CREATE TABLE conversations (
   answered_message_id INTEGER NOT NULL DEFAULT 0,
   not_before_ms INTEGER NOT NULL DEFAULT 0,
   changed_at_ms INTEGER NOT NULL,
+  seal INTEGER NOT NULL,
   UNIQUE (tenant, channel, account_id, number)
 ) STRICT;
 CREATE TABLE deliveries (
@@ -44,6 +45,7 @@ CREATE TABLE deliveries (
   sum BLOB NOT NULL,
   state INTEGER NOT NULL DEFAULT 0,
   outcome TEXT, turn BLOB, ended_at_ms INTEGER,
+  seal INTEGER NOT NULL,
   body BLOB NOT NULL,
   UNIQUE (conversation, message_id, dedupe)
 ) STRICT;
@@ -58,7 +60,9 @@ CREATE TABLE turns (
   handoff TEXT,
   deferrals INTEGER NOT NULL DEFAULT 0,
   planned_at_ms INTEGER NOT NULL,
-  outcome TEXT, ended_at_ms INTEGER
+  outcome TEXT, ended_at_ms INTEGER,
+  seal INTEGER NOT NULL,
+  agent TEXT
 ) STRICT;
 CREATE UNIQUE INDEX turns_open ON turns (conversation) WHERE outcome IS NULL;
 CREATE INDEX turns_of ON turns (conversation);
@@ -67,6 +71,7 @@ CREATE TABLE posts (
   kind TEXT NOT NULL, text TEXT NOT NULL, sum BLOB NOT NULL,
   state INTEGER NOT NULL DEFAULT 0,
   sending_at_ms INTEGER, message_id INTEGER,
+  seal INTEGER NOT NULL,
   PRIMARY KEY (turn, part)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE lines (
@@ -74,15 +79,28 @@ CREATE TABLE lines (
   voice TEXT NOT NULL, text TEXT NOT NULL, sum BLOB NOT NULL,
   PRIMARY KEY (conversation, message_id)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE house (only INTEGER PRIMARY KEY CHECK (only = 1), stopped_cleanly INTEGER NOT NULL) STRICT;
-INSERT INTO house VALUES (1, 1);
+CREATE TABLE house (
+  only INTEGER PRIMARY KEY CHECK (only = 1), stopped_cleanly INTEGER NOT NULL, commits INTEGER NOT NULL
+) STRICT;
+INSERT INTO house VALUES (1, 1, 0);
 ";
 
 /// Made later than the tables, so they may be missing in a file of this version.
 const LATER_INDICES: &str = "
 CREATE INDEX IF NOT EXISTS deliveries_damaged ON deliveries (conversation) WHERE state = 2;
 CREATE INDEX IF NOT EXISTS conversations_put_off ON conversations (not_before_ms) WHERE not_before_ms > 0;
+CREATE INDEX IF NOT EXISTS conversations_pending ON conversations (tenant, channel, changed_at_ms)
+  WHERE status = 'pending';
 ";
+
+/// Added later than the tables, so it may be missing in a file of this version: the agent that a turn's decision is of.
+fn add_later_columns(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let has_agent = "SELECT 1 FROM pragma_table_info('turns') WHERE name = 'agent'";
+    if !connection.prepare(has_agent)?.exists([])? {
+        connection.execute_batch("ALTER TABLE turns ADD COLUMN agent TEXT")?;
+    }
+    Ok(())
+}
 
 /// Where the file is.
 pub(super) fn path(dir: &Path) -> PathBuf {
@@ -114,16 +132,18 @@ fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     // Negative: KiB. The unfinished part of the tables and the tops of the indices.
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.set_prepared_statement_cache_capacity(64);
-    Ok(())
+    seal::register(connection)
 }
 
-/// Makes the tables in an empty file, refuses a file of another shape, and checks one that was not closed.
-/// From here on the file counts as not closed until [`mark_stopped`].
-pub(super) fn begin(connection: &mut Connection) -> Result<(), InboxError> {
+/// Makes the tables in an empty file, brings an older one up to date, refuses one of an unknown shape, and checks one
+/// that was not closed. From here on the file counts as not closed until [`mark_stopped`]. How many transactions it
+/// has.
+pub(super) fn begin(connection: &mut Connection) -> Result<u64, InboxError> {
     let version: i64 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(InboxError::Open)?;
     match version {
         0 => create(connection).map_err(InboxError::Open)?,
+        1 => seal_all(connection).map_err(InboxError::Open)?,
         VERSION => {}
         other => return Err(InboxError::Version(other)),
     }
@@ -132,14 +152,58 @@ pub(super) fn begin(connection: &mut Connection) -> Result<(), InboxError> {
     if !stopped_cleanly {
         check(connection)?;
     }
+    add_later_columns(connection).map_err(InboxError::Open)?;
     connection.execute_batch(LATER_INDICES).map_err(InboxError::Open)?;
     connection.execute("UPDATE house SET stopped_cleanly = 0", []).map_err(InboxError::Open)?;
-    Ok(())
+    commits(connection).map_err(InboxError::Open)
+}
+
+/// How many transactions the file has.
+pub(super) fn commits(connection: &Connection) -> Result<u64, rusqlite::Error> {
+    connection.query_row("SELECT commits FROM house", [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
+}
+
+/// After the end of the log was lost: nobody knows what was posted meanwhile. What is unfinished is shown to humans
+/// (a human "spoke" in it, before every message) rather than answered, perhaps for a second time; and the count goes
+/// on where it had been.
+pub(super) fn distrust_unfinished(connection: &mut Connection, commits: u64) -> Result<usize, InboxError> {
+    let changed = (|| {
+        let transaction = connection.transaction()?;
+        let changed = transaction.execute(
+            "UPDATE conversations SET human_message_id = 0, not_before_ms = 0, seal = seal('conversation', tenant,
+             channel, account_id, number, status, owner, 0, seen_message_id, answered_message_id, 0)
+             WHERE id IN (SELECT conversation FROM deliveries WHERE state = 0)",
+            [],
+        )?;
+        transaction.execute("UPDATE house SET commits = ?1", [commits.cast_signed()])?;
+        transaction.commit()?;
+        Ok(changed)
+    })();
+    changed.map_err(InboxError::Open)
 }
 
 fn create(connection: &mut Connection) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+/// Version 1 had no seals and did not count.
+fn seal_all(connection: &mut Connection) -> Result<(), rusqlite::Error> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch("ALTER TABLE house ADD COLUMN commits INTEGER NOT NULL DEFAULT 0")?;
+    for (table, alias, expression) in [
+        ("conversations", "c", seal::CONVERSATION),
+        ("deliveries", "d", seal::DELIVERY),
+        ("turns", "t", seal::TURN),
+        ("posts", "p", seal::POST),
+    ] {
+        transaction.execute_batch(&format!(
+            "ALTER TABLE {table} ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+             UPDATE {table} AS {alias} SET seal = {expression};"
+        ))?;
+    }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }
@@ -152,7 +216,8 @@ pub(super) fn settle_log(connection: &Connection) -> Result<(), InboxError> {
     if blocked { Err(InboxError::LogBusy) } else { Ok(()) }
 }
 
-/// Reads every page and compares the structures. Rows are checked one by one when they are read.
+/// Reads every page and compares the structures. Rows are checked one by one when they are read, and
+/// all of them in time by the keeper.
 pub(super) fn check(connection: &Connection) -> Result<(), InboxError> {
     let verdict: String =
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(InboxError::Open)?;

@@ -3,10 +3,11 @@
 //! All of them run inside the writer's transaction, in the order they were asked for, and each may run again after a
 //! rollback. None of them fails because of what is in the tables already: a repeated change is the same change.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use uuid::Uuid;
 
 use super::record::{ConversationKey, ConversationRow, ConversationState, Delivery, Line, PostKind, post_sum};
+use super::{reader, scrub};
 
 /// Lines kept of one conversation: several times what an agent is given.
 const LINES_MAX: i64 = 200;
@@ -22,8 +23,10 @@ pub(super) enum Write {
     Unsent { turn: Uuid, part: u32 },
     Finish(Finish),
     Defer { conversation: ConversationRow, not_before_ms: i64 },
-    Quarantine { seqs: Vec<i64>, now_ms: i64 },
+    Quarantine { conversation: ConversationRow, seqs: Vec<i64>, now_ms: i64 },
+    Mend { damaged: Vec<i64>, now_ms: i64 },
     Prune(Prune),
+    Probe,
     Stop,
 }
 
@@ -41,6 +44,8 @@ pub struct Plan {
     pub known_message_id: u64,
     /// Why a human takes over, if that is what it does.
     pub handoff: Option<String>,
+    /// The agent whose decision it is, for the operator; none keeps what is there.
+    pub agent: Option<String>,
     /// The first post is sent as soon as this is durable, so it is *sending* by the same sync.
     pub send_now: bool,
     /// What to post, in order.
@@ -54,9 +59,9 @@ pub struct Plan {
 pub struct Finish {
     /// The conversation.
     pub conversation: ConversationRow,
-    /// The deliveries that end here, by `seq`.
-    pub deliveries: Vec<i64>,
-    /// How: a word from a closed list.
+    /// The deliveries that end here, by `seq`, each with how: a word from a closed list.
+    pub deliveries: Vec<(i64, &'static str)>,
+    /// How the turn ends, if there is one.
     pub outcome: &'static str,
     /// The turn that ends, if one was open.
     pub turn: Option<Uuid>,
@@ -88,6 +93,8 @@ pub(super) enum Written {
     Known,
     /// So many deliveries are no longer unfinished.
     Ended(u64),
+    /// The lists are made anew; so many deliveries are unfinished by them.
+    Mended(u64),
     /// Looked at deliveries up to this one; none: to the end of those that are old enough.
     PrunedTo(Option<i64>),
     /// Nothing to tell.
@@ -100,25 +107,36 @@ pub(super) fn apply(db: &Connection, write: &Write) -> Result<Written, rusqlite:
         Write::Plan(plan) => self::plan(db, plan),
         Write::Sending { turn, part, now_ms } => sending(db, *turn, *part, *now_ms),
         Write::Posted { turn, part, message_id, next, now_ms } => {
-            db.prepare_cached("UPDATE posts SET state = 2, message_id = ?3 WHERE turn = ?1 AND part = ?2")?
-                .execute(params![turn.as_bytes(), part, message_id.cast_signed()])?;
+            db.prepare_cached(
+                "UPDATE posts SET state = 2, message_id = ?3, seal = seal('post', turn, part, 2, sending_at_ms, ?3)
+                 WHERE turn = ?1 AND part = ?2",
+            )?
+            .execute(params![turn.as_bytes(), part, message_id.cast_signed()])?;
             next.map_or(Ok(Written::Done), |next| sending(db, *turn, next, *now_ms))
         }
         Write::Skipped { turn, part } => {
-            db.prepare_cached("UPDATE posts SET state = 3 WHERE turn = ?1 AND part = ?2")?
-                .execute(params![turn.as_bytes(), part])?;
+            db.prepare_cached(
+                "UPDATE posts SET state = 3, seal = seal('post', turn, part, 3, sending_at_ms, message_id)
+                 WHERE turn = ?1 AND part = ?2",
+            )?
+            .execute(params![turn.as_bytes(), part])?;
             Ok(Written::Done)
         }
         Write::Unsent { turn, part } => {
-            db.prepare_cached("UPDATE posts SET state = 0 WHERE turn = ?1 AND part = ?2 AND state = 1")?
-                .execute(params![turn.as_bytes(), part])?;
+            db.prepare_cached(
+                "UPDATE posts SET state = 0, seal = seal('post', turn, part, 0, sending_at_ms, message_id)
+                 WHERE turn = ?1 AND part = ?2 AND state = 1",
+            )?
+            .execute(params![turn.as_bytes(), part])?;
             Ok(Written::Done)
         }
         Write::Finish(finish) => self::finish(db, finish),
         Write::Defer { conversation, not_before_ms } => defer(db, *conversation, *not_before_ms),
-        Write::Quarantine { seqs, now_ms } => quarantine(db, seqs, *now_ms),
+        Write::Quarantine { conversation, seqs, now_ms } => quarantine(db, *conversation, seqs, *now_ms),
+        Write::Mend { damaged, now_ms } => mend(db, damaged, *now_ms),
         Write::Prune(prune) => self::prune(db, *prune),
-        Write::Stop => Ok(Written::Done),
+        // A probe is the count of transactions alone: whether the disk takes one.
+        Write::Probe | Write::Stop => Ok(Written::Done),
     }
 }
 
@@ -126,8 +144,10 @@ fn accept(db: &Connection, delivery: &Delivery) -> Result<Written, rusqlite::Err
     let conversation = conversation_row(db, &delivery.conversation, delivery.received_at_ms)?;
     let inserted = db
         .prepare_cached(
-            "INSERT INTO deliveries (conversation, message_id, event, dedupe, delivery_uuid, received_at_ms, sum, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+            "INSERT INTO deliveries (conversation, message_id, event, dedupe, delivery_uuid, received_at_ms, sum, body,
+             seal)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, seal('delivery', ?1, ?2, ?4, 0, NULL, NULL, NULL))
+             ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             conversation.0,
@@ -155,7 +175,8 @@ fn conversation_row(db: &Connection, key: &ConversationKey, now_ms: i64) -> Resu
         return Ok(ConversationRow(id));
     }
     db.prepare_cached(
-        "INSERT INTO conversations (tenant, channel, account_id, number, changed_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO conversations (tenant, channel, account_id, number, changed_at_ms, seal)
+         VALUES (?1, ?2, ?3, ?4, ?5, seal('conversation', ?1, ?2, ?3, ?4, NULL, NULL, NULL, 0, 0, 0))",
     )?
     .execute(params![key.tenant, key.channel, account_id, number, now_ms])?;
     Ok(ConversationRow(db.last_insert_rowid()))
@@ -164,9 +185,12 @@ fn conversation_row(db: &Connection, key: &ConversationKey, now_ms: i64) -> Resu
 fn plan(db: &Connection, plan: &Plan) -> Result<Written, rusqlite::Error> {
     let turn = plan.turn.as_bytes();
     db.prepare_cached(
-        "INSERT INTO turns (id, conversation, upto_seq, known_message_id, handoff, planned_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (id) DO UPDATE SET handoff = excluded.handoff, known_message_id = excluded.known_message_id",
+        "INSERT INTO turns (id, conversation, upto_seq, known_message_id, handoff, planned_at_ms, agent, seal)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, seal('turn', ?1, ?2, ?3, ?4, ?5, 0, NULL, NULL))
+         ON CONFLICT (id) DO UPDATE SET handoff = excluded.handoff, known_message_id = excluded.known_message_id,
+         agent = coalesce(excluded.agent, agent),
+         seal = seal('turn', id, conversation, upto_seq, excluded.known_message_id, excluded.handoff, deferrals,
+         outcome, ended_at_ms)",
     )?
     .execute(params![
         turn,
@@ -175,14 +199,20 @@ fn plan(db: &Connection, plan: &Plan) -> Result<Written, rusqlite::Error> {
         plan.known_message_id.cast_signed(),
         plan.handoff,
         plan.now_ms,
+        plan.agent,
     ])?;
-    db.prepare_cached("UPDATE posts SET state = 3 WHERE turn = ?1 AND state < 2")?.execute(params![turn])?;
+    db.prepare_cached(
+        "UPDATE posts SET state = 3, seal = seal('post', turn, part, 3, sending_at_ms, message_id)
+         WHERE turn = ?1 AND state < 2",
+    )?
+    .execute(params![turn])?;
     let first: u32 = db
         .prepare_cached("SELECT coalesce(max(part) + 1, 0) FROM posts WHERE turn = ?1")?
         .query_row(params![turn], |row| row.get(0))?;
     for (part, (kind, text)) in (first..).zip(&plan.posts) {
         db.prepare_cached(
-            "INSERT INTO posts (turn, part, kind, text, sum, state, sending_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO posts (turn, part, kind, text, sum, state, sending_at_ms, seal)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, seal('post', ?1, ?2, ?6, ?7, NULL))",
         )?
         .execute(params![
             turn,
@@ -198,34 +228,40 @@ fn plan(db: &Connection, plan: &Plan) -> Result<Written, rusqlite::Error> {
 }
 
 fn sending(db: &Connection, turn: Uuid, part: u32, now_ms: i64) -> Result<Written, rusqlite::Error> {
-    db.prepare_cached("UPDATE posts SET state = 1, sending_at_ms = ?3 WHERE turn = ?1 AND part = ?2 AND state < 2")?
-        .execute(params![turn.as_bytes(), part, now_ms])?;
+    db.prepare_cached(
+        "UPDATE posts SET state = 1, sending_at_ms = ?3, seal = seal('post', turn, part, 1, ?3, message_id)
+         WHERE turn = ?1 AND part = ?2 AND state < 2",
+    )?
+    .execute(params![turn.as_bytes(), part, now_ms])?;
     Ok(Written::Done)
 }
 
 fn finish(db: &Connection, finish: &Finish) -> Result<Written, rusqlite::Error> {
     let turn = finish.turn.as_ref().map(|turn| turn.as_bytes());
     let mut ended: u64 = 0;
-    for seq in &finish.deliveries {
+    for (seq, outcome) in &finish.deliveries {
         let changed = db
             .prepare_cached(
-                "UPDATE deliveries SET state = 1, outcome = ?2, turn = ?3, ended_at_ms = ?4 WHERE seq = ?1 AND state = 0",
+                "UPDATE deliveries SET state = 1, outcome = ?2, turn = ?3, ended_at_ms = ?4,
+                 seal = seal('delivery', conversation, message_id, dedupe, 1, ?2, ?3, ?4)
+                 WHERE seq = ?1 AND state = 0",
             )?
-            .execute(params![seq, finish.outcome, turn, finish.now_ms])?;
+            .execute(params![seq, outcome, turn, finish.now_ms])?;
         ended += u64::from(changed == 1);
     }
     if turn.is_some() {
-        db.prepare_cached("UPDATE turns SET outcome = ?2, ended_at_ms = ?3 WHERE id = ?1")?.execute(params![
-            turn,
-            finish.outcome,
-            finish.now_ms
-        ])?;
+        db.prepare_cached(
+            "UPDATE turns SET outcome = ?2, ended_at_ms = ?3, seal = seal('turn', id, conversation, upto_seq,
+             known_message_id, handoff, deferrals, ?2, ?3) WHERE id = ?1",
+        )?
+        .execute(params![turn, finish.outcome, finish.now_ms])?;
     }
     write_lines(db, finish.conversation, &finish.lines)?;
     let state = &finish.state;
     db.prepare_cached(
         "UPDATE conversations SET status = ?2, owner = ?3, human_message_id = ?4, seen_message_id = ?5,
-         answered_message_id = ?6, not_before_ms = 0, changed_at_ms = ?7 WHERE id = ?1",
+         answered_message_id = ?6, not_before_ms = 0, changed_at_ms = ?7,
+         seal = seal('conversation', tenant, channel, account_id, number, ?2, ?3, ?4, ?5, ?6, 0) WHERE id = ?1",
     )?
     .execute(params![
         finish.conversation.0,
@@ -265,24 +301,62 @@ fn write_lines(db: &Connection, conversation: ConversationRow, lines: &[Line]) -
 }
 
 fn defer(db: &Connection, conversation: ConversationRow, not_before_ms: i64) -> Result<Written, rusqlite::Error> {
-    db.prepare_cached("UPDATE conversations SET not_before_ms = ?2 WHERE id = ?1")?
-        .execute(params![conversation.0, not_before_ms])?;
-    db.prepare_cached("UPDATE turns SET deferrals = deferrals + 1 WHERE conversation = ?1 AND outcome IS NULL")?
-        .execute(params![conversation.0])?;
+    db.prepare_cached(
+        "UPDATE conversations SET not_before_ms = ?2, seal = seal('conversation', tenant, channel, account_id, number,
+         status, owner, human_message_id, seen_message_id, answered_message_id, ?2) WHERE id = ?1",
+    )?
+    .execute(params![conversation.0, not_before_ms])?;
+    db.prepare_cached(
+        "UPDATE turns SET deferrals = deferrals + 1, seal = seal('turn', id, conversation, upto_seq, known_message_id,
+         handoff, deferrals + 1, NULL, ended_at_ms) WHERE conversation = ?1 AND outcome IS NULL",
+    )?
+    .execute(params![conversation.0])?;
     Ok(Written::Done)
 }
 
-fn quarantine(db: &Connection, seqs: &[i64], now_ms: i64) -> Result<Written, rusqlite::Error> {
+fn quarantine(
+    db: &Connection,
+    conversation: ConversationRow,
+    seqs: &[i64],
+    now_ms: i64,
+) -> Result<Written, rusqlite::Error> {
     let mut ended = 0;
+    let only = format!("state = 0 AND conversation = {}", conversation.0);
     for seq in seqs {
-        let changed = db
-            .prepare_cached(
-                "UPDATE deliveries SET state = 2, outcome = 'damaged', ended_at_ms = ?2 WHERE seq = ?1 AND state = 0",
-            )?
-            .execute(params![seq, now_ms])?;
-        ended += u64::from(changed == 1);
+        if set_aside(db, *seq, now_ms, &only)? == 0 {
+            // The row and the list of unfinished ones disagree.
+            return mend(db, seqs, now_ms);
+        }
+        ended += 1;
     }
     Ok(Written::Ended(ended))
+}
+
+/// Makes the indices anew from the rows, then sets aside what is damaged even so, whatever state it claims to be in.
+/// Reads the whole table: for damage only.
+fn mend(db: &Connection, damaged: &[i64], now_ms: i64) -> Result<Written, rusqlite::Error> {
+    if let Err(error) = db.execute_batch("REINDEX deliveries") {
+        // Damage made two rows alike: the lists of what is left to do matter most.
+        if error.sqlite_error_code() != Some(ErrorCode::ConstraintViolation) {
+            return Err(error);
+        }
+        db.execute_batch("REINDEX deliveries_unfinished; REINDEX deliveries_waiting; REINDEX deliveries_damaged;")?;
+    }
+    for seq in damaged {
+        // By a broken index a whole row looked damaged.
+        if scrub::step(db, seq - 1, 1)?.damaged.contains(seq) {
+            set_aside(db, *seq, now_ms, "state <> 2")?;
+        }
+    }
+    Ok(Written::Mended(reader::pending(db)?))
+}
+
+fn set_aside(db: &Connection, seq: i64, now_ms: i64, only: &str) -> Result<usize, rusqlite::Error> {
+    db.prepare_cached(&format!(
+        "UPDATE deliveries SET state = 2, outcome = 'damaged', ended_at_ms = ?2,
+         seal = seal('delivery', conversation, message_id, dedupe, 2, 'damaged', turn, ?2) WHERE seq = ?1 AND {only}"
+    ))?
+    .execute(params![seq, now_ms])
 }
 
 /// Forgets what ended long ago, oldest first. Damaged deliveries stay: only a human may decide about them.

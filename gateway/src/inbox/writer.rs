@@ -4,7 +4,8 @@
 //! for a timer. An answer is sent only after the commit returned.
 //!
 //! When the disk fails, there are three cases. *No room* (or a lock held too long): the transaction is rolled back,
-//! everyone in it is told, the next one tries again, so a freed disk is noticed at once. *One change the tables do
+//! everyone in it is told, the next one tries again, so a freed disk is noticed at once; the keeper tries as well, for
+//! when nobody else comes. *One change the tables do
 //! not take*: a bug of ours; the group is done again one by one, so it harms only itself. *Anything else*, a failed
 //! sync above all: the connection is given up, everyone is told, and new work is refused at the door until a fresh
 //! connection has rewritten the log, been checked and written something. A sync is never simply tried again, since
@@ -19,6 +20,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
+use super::mark::Mark;
 use super::record::{ConversationKey, ConversationRow};
 use super::write::{Write, Written, apply};
 use super::{InboxError, schema};
@@ -57,12 +59,16 @@ pub struct Work {
 pub(super) struct Board {
     /// Writes are taken.
     pub(super) healthy: AtomicBool,
+    /// The last transaction did not get in for want of room. The next one may.
+    pub(super) refusing: AtomicBool,
     /// Deliveries not finished.
     pub(super) pending: AtomicU64,
     /// Roughly the bytes that went into the log since the start.
     pub(super) logged_bytes: AtomicU64,
     /// Work was not announced because nobody took it: look into the table.
     pub(super) unannounced: AtomicBool,
+    /// Transactions in the file.
+    pub(super) commits: AtomicU64,
 }
 
 /// The writer thread's own.
@@ -73,6 +79,7 @@ pub(super) struct Writer {
     pub(super) work: mpsc::Sender<Work>,
     pub(super) batch_max: usize,
     pub(super) board: Arc<Board>,
+    pub(super) mark: Arc<Mark>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -140,10 +147,17 @@ impl Writer {
                 }
             }
             Err(trouble) => {
-                if trouble == Trouble::Broken {
-                    self.board.healthy.store(false, Ordering::SeqCst);
-                    self.metrics.inbox.healthy.set(0);
-                    self.connection = None;
+                match trouble {
+                    Trouble::Broken => {
+                        self.board.healthy.store(false, Ordering::SeqCst);
+                        self.metrics.inbox.healthy.set(0);
+                        self.connection = None;
+                    }
+                    Trouble::Passing => {
+                        self.board.refusing.store(true, Ordering::SeqCst);
+                        self.metrics.inbox.healthy.set(0);
+                    }
+                    Trouble::Unfit => {}
                 }
                 refuse(jobs.drain(..));
             }
@@ -154,18 +168,32 @@ impl Writer {
     fn commit(&mut self, jobs: &[Job]) -> Result<Vec<Written>, Trouble> {
         let Some(connection) = self.connection.as_mut() else { return Err(Trouble::Broken) };
         let begun = Instant::now();
+        let commits = self.board.commits.load(Ordering::Relaxed) + 1;
         let result = (|| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let written =
                 jobs.iter().map(|job| apply(&transaction, &job.write)).collect::<Result<Vec<_>, rusqlite::Error>>()?;
+            transaction.prepare_cached("UPDATE house SET commits = ?1")?.execute([commits.cast_signed()])?;
             transaction.commit()?;
             Ok(written)
         })();
         let written = result.map_err(|error: rusqlite::Error| {
             let trouble = trouble(&error);
-            error!(%error, ?trouble, changes = jobs.len(), "Inbox transaction not committed.");
+            // Once: a full disk refuses every one of them.
+            if trouble != Trouble::Passing || !self.board.refusing.load(Ordering::Relaxed) {
+                error!(%error, ?trouble, changes = jobs.len(), "Inbox transaction not committed.");
+            }
             trouble
         })?;
+        self.board.commits.store(commits, Ordering::Relaxed);
+        if self.board.refusing.swap(false, Ordering::SeqCst) {
+            info!("The disk takes the inbox's transactions again.");
+            self.metrics.inbox.healthy.set(1);
+        }
+        if let Err(error) = self.mark.set(commits) {
+            // What is committed is safe all the same; only a later loss might go unnoticed.
+            warn!(%error, "inbox.mark not written.");
+        }
         self.metrics.inbox.commit.observe(begun.elapsed().as_secs_f64());
         Ok(written)
     }
@@ -194,6 +222,10 @@ impl Writer {
                     // Never below nothing: a wrapped count would turn every delivery away as too many.
                     let less = |pending: u64| Some(pending.saturating_sub(ended));
                     let _ = self.board.pending.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+                }
+                (_, Written::Mended(pending)) => {
+                    self.board.pending.store(pending, Ordering::SeqCst);
+                    self.board.unannounced.store(true, Ordering::SeqCst);
                 }
                 _ => {}
             }
@@ -225,7 +257,13 @@ impl Writer {
             std::thread::sleep(REFUSE_WAIT);
         }
         match reopened(&self.dir) {
-            Ok(connection) => {
+            Ok((connection, commits)) => {
+                // What was told durable has to be there; what was told failed may be.
+                let told = self.board.commits.fetch_max(commits, Ordering::Relaxed);
+                if told > commits {
+                    error!(lost = told - commits, "What the inbox had acknowledged is not in it after a failed sync.");
+                    self.metrics.inbox.lost_commits.inc_by(told - commits);
+                }
                 info!("Inbox opened again and found whole.");
                 self.connection = Some(connection);
                 self.board.healthy.store(true, Ordering::SeqCst);
@@ -238,12 +276,13 @@ impl Writer {
 }
 
 /// A fresh connection, the log rewritten, every structure checked, and one write that got through.
-fn reopened(dir: &std::path::Path) -> Result<Connection, InboxError> {
+fn reopened(dir: &std::path::Path) -> Result<(Connection, u64), InboxError> {
     let connection = schema::connect(dir)?;
     schema::settle_log(&connection)?;
     schema::check(&connection)?;
     connection.execute("UPDATE house SET stopped_cleanly = 0", []).map_err(InboxError::Open)?;
-    Ok(connection)
+    let commits = schema::commits(&connection).map_err(InboxError::Open)?;
+    Ok((connection, commits))
 }
 
 fn mark_stopped(connection: &Connection) {

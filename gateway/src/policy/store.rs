@@ -123,6 +123,15 @@ impl Store {
         self.tenants.get(id).map(|found| Arc::clone(&found))
     }
 
+    /// All channels, with their tenants' ids.
+    pub fn channels(&self) -> Vec<(Arc<str>, Arc<Channel>)> {
+        let mut all = Vec::new();
+        for tenant in &self.tenants {
+            all.extend(tenant.channels.iter().map(|channel| (Arc::clone(&tenant.id), Arc::clone(channel))));
+        }
+        all
+    }
+
     /// How many tenants and keys there are.
     pub fn counts(&self) -> (usize, usize) {
         (self.tenants.len(), self.keys.len())

@@ -16,11 +16,14 @@ use super::lane::{Conversation, Waited};
 use super::retry::Tries;
 use crate::chatwoot::client::{CallClass, CallError, Outgoing};
 use crate::chatwoot::event::TurnMark;
+use crate::chatwoot::text;
+use crate::conversation::choice::Choice;
 use crate::inbox::{InboxError, Line, OpenTurn, Post, PostKind, PostState, Voice};
 
 /// Beyond the time a call may take: the other side's clock and the way there.
 const SETTLE_MARGIN: Duration = Duration::from_millis(500);
-/// Looks that told nothing before we give up, and the wait between them: an echo may still be on its way.
+/// Looks that told nothing, or could not be made, before we give up, and the wait between them: an echo may still be
+/// on its way.
 const LOOKS_MAX: u32 = 4;
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
@@ -114,7 +117,7 @@ pub(super) async fn deliver(
 /// What we said to the customer in a turn, for the transcript. Messages whose id we do not know come as echoes.
 pub(super) fn said(turn: &OpenTurn) -> Vec<Line> {
     let line = |post: &Post| match post.state {
-        PostState::Posted(message_id) if message_id != 0 && post.kind != PostKind::Note => {
+        PostState::Posted(message_id) if message_id != 0 && !matches!(post.kind, PostKind::Note | PostKind::Action) => {
             Some(Line { message_id, voice: Voice::Agent, text: post.text.clone() })
         }
         _ => None,
@@ -155,8 +158,14 @@ async fn post_once(
         }
         repeated = true;
         let outgoing = Outgoing { content: &post.text, private: post.kind == PostKind::Note, mark: Some(mark) };
+        let shown = Choice::read(&post.text)
+            .filter(|choice| post.kind == PostKind::Reply && text::shows_options(conversation.known.medium, choice));
         let sent_at = Instant::now();
-        let error = match conversation.client.post(conversation.id(), &outgoing).await {
+        let sent = match &shown {
+            Some(choice) => conversation.client.post_choice(conversation.id(), choice, mark).await,
+            None => conversation.client.post(conversation.id(), &outgoing).await,
+        };
+        let error = match sent {
             Ok(posted) => return Ok(Fate::There(posted.message_id)),
             Err(error) => error,
         };
@@ -232,7 +241,7 @@ async fn look(
     mark: TurnMark,
     settled_at: Instant,
 ) -> Result<Look, InboxError> {
-    let mut looks = 0;
+    let (mut looks, mut unasked) = (0, 0);
     loop {
         conversation.catch_up().await?;
         if let Some(message_id) = conversation.known.echo(mark) {
@@ -251,7 +260,14 @@ async fn look(
                     return Ok(Look::Told(Delivered::Unclear));
                 }
             }
-            Evidence::None => {}
+            // Nothing was said because nobody was asked: that is for later, not for a human.
+            Evidence::Unasked if settled => {
+                unasked += 1;
+                if unasked >= LOOKS_MAX {
+                    return Ok(Look::Told(Delivered::Later));
+                }
+            }
+            Evidence::None | Evidence::Unasked => {}
         }
         let pause = if settled { LOOK_PAUSE } else { settled_at.saturating_duration_since(Instant::now()) };
         if conversation.listen(pause).await == Waited::Stopping {
@@ -265,6 +281,8 @@ enum Evidence {
     Absent,
     Gone,
     None,
+    /// Chatwoot takes no calls at the moment.
+    Unasked,
 }
 
 async fn evidence(conversation: &Conversation, turn: &OpenTurn, post: &Post, mark: TurnMark) -> Evidence {
@@ -273,6 +291,7 @@ async fn evidence(conversation: &Conversation, turn: &OpenTurn, post: &Post, mar
         turn.posts.iter().filter(|earlier| earlier.part < post.part).fold(turn.known_message_id, |id, earlier| {
             if let PostState::Posted(message_id) = earlier.state { id.max(message_id) } else { id }
         });
+    let mut unasked = false;
     match conversation.client.messages_after(conversation.id(), before).await {
         Ok(Some(page)) => {
             if let Some(message) = page.messages.iter().find(|message| message.turn == Some(mark)) {
@@ -284,11 +303,14 @@ async fn evidence(conversation: &Conversation, turn: &OpenTurn, post: &Post, mar
             }
         }
         Ok(None) => {}
-        Err(error) => warn!(%error, "Messages not listed while looking for one of ours."),
+        Err(error) => {
+            unasked = matches!(error.class, CallClass::Throttled(_));
+            warn!(%error, "Messages not listed while looking for one of ours.");
+        }
     }
     // The last message of a conversation is never a private one.
     if post.kind == PostKind::Note {
-        return Evidence::None;
+        return if unasked { Evidence::Unasked } else { Evidence::None };
     }
     match conversation.client.conversation(conversation.id()).await {
         Ok(view) => match view.last_message {
@@ -300,7 +322,7 @@ async fn evidence(conversation: &Conversation, turn: &OpenTurn, post: &Post, mar
         Err(CallError { class: CallClass::Refused(404), .. }) => Evidence::Gone,
         Err(error) => {
             warn!(%error, "Conversation not read while looking for a message of ours.");
-            Evidence::None
+            if matches!(error.class, CallClass::Throttled(_)) { Evidence::Unasked } else { Evidence::None }
         }
     }
 }

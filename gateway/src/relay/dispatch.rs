@@ -2,10 +2,11 @@
 //!
 //! Work is heard of from the inbox's announcements, or found in its table: after a start, after announcements were
 //! lost because nobody took them, when a conversation that was put off is due, and now and then to be sure. What finds
-//! no room is simply not started: it stays in the table, and the next look finds it. No tenant may have more than half
-//! of the lanes, so that one with a hundred thousand conversations waiting does not keep the others out.
+//! no room is simply not started: it stays in the table, and the next look finds it. The lanes are shared by the
+//! tenants that have work, with one share left for whoever comes next: half for one alone, a third for each of two.
+//! So a hundred thousand conversations waiting keep nobody else out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,8 +78,10 @@ struct Lanes {
     tenants: HashMap<Arc<str>, Tenant>,
     /// A lane ended while conversations were waiting for room, or its conversation got work at that moment.
     missed: bool,
-    /// Conversations were turned away for want of room.
-    waiting: bool,
+    /// Tenants with conversations that were turned away for want of room.
+    waiting: HashSet<Arc<str>>,
+    /// Those of them before the look into the table that is being made.
+    waited: HashSet<Arc<str>>,
 }
 
 impl Lanes {
@@ -90,7 +93,8 @@ impl Lanes {
             by_conversation: HashMap::new(),
             tenants: HashMap::new(),
             missed: false,
-            waiting: false,
+            waiting: HashSet::new(),
+            waited: HashSet::new(),
         }
     }
 
@@ -102,8 +106,8 @@ impl Lanes {
         }
         let limits = &self.relay.parts.limits;
         let of_tenant = self.tenants.get(&work.key.tenant).map_or(0, |tenant| tenant.lanes);
-        if self.by_conversation.len() >= limits.lanes_max || of_tenant >= limits.lanes_max.div_ceil(2) {
-            self.waiting = true;
+        if self.by_conversation.len() >= limits.lanes_max || of_tenant >= self.share(&work.key.tenant) {
+            self.waiting.insert(work.key.tenant);
             return;
         }
         let tenant = self.tenants.entry(Arc::clone(&work.key.tenant)).or_insert_with(|| Tenant {
@@ -118,6 +122,14 @@ impl Lanes {
         let task = self.running.spawn(run);
         self.by_task.insert(task.id(), lane);
         self.relay.parts.metrics.relay.lanes.inc();
+    }
+
+    /// How many lanes a tenant may have now.
+    fn share(&self, tenant: &Arc<str>) -> usize {
+        let laneless = |other: &&Arc<str>| *other != tenant && !self.tenants.contains_key(*other);
+        let waiting = self.waiting.union(&self.waited).filter(laneless).count();
+        let new = usize::from(!self.tenants.contains_key(tenant));
+        self.relay.parts.limits.lanes_max.div_ceil(self.tenants.len() + waiting + new + 1)
     }
 
     /// A lane ended; when to look into the table again, if it asks for that.
@@ -135,7 +147,7 @@ impl Lanes {
             }
         }
         self.relay.parts.metrics.relay.lanes.dec();
-        self.missed |= lane.wake.rung() || std::mem::take(&mut self.waiting);
+        self.missed |= lane.wake.rung() || !self.waiting.is_empty();
         match end {
             Some(LaneEnd::Idle) => None,
             Some(LaneEnd::Later(later)) => Some(later),
@@ -152,6 +164,13 @@ impl Lanes {
 
     /// Goes through the table, as far as there is room.
     async fn look(&mut self) {
+        // Who waited keeps its share through the look, or those who come first in the table would take it.
+        self.waited = std::mem::take(&mut self.waiting);
+        self.look_through().await;
+        self.waited.clear();
+    }
+
+    async fn look_through(&mut self) {
         let mut after = ConversationRow::FIRST;
         loop {
             let now_ms = self.relay.parts.clock.now_ms();

@@ -6,24 +6,26 @@
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::act::{act, add_label};
+use super::ask::ByAgent;
 use super::deliver::{Delivered, deliver, said};
 use super::known::NotOurs;
 use super::lane::{Conversation, Waited};
 use super::retry::Tries;
-use super::turn::{Gate, TurnEnd, plan, read_again};
-use crate::chatwoot::client::{CallClass, CallError};
+use super::turn::{Gate, TurnEnd, actions, plan, read_again};
+use crate::chatwoot::client::CallClass;
 use crate::chatwoot::event::Status;
 use crate::chatwoot::text;
-use crate::conversation::{Language, Speaker, Utterance, language};
+use crate::conversation::{Action, Language, Speaker, Utterance, language};
 use crate::handoff::{self, HandoffReason, Summary};
-use crate::inbox::{InboxError, OpenTurn, PostKind};
+use crate::inbox::{InboxError, OpenTurn, Post, PostKind, PostState};
 
 /// On conversations whose customer asked for a human and did not get one (D17).
 const DECLINED_LABEL: &str = "human-requested";
 
-/// How opening went.
+/// How setting the status went.
 pub(super) enum Opened {
-    /// It is open.
+    /// It is set.
     Done,
     /// There is no such conversation any more.
     Gone,
@@ -39,15 +41,18 @@ pub(super) async fn hand_over(
     turn: Uuid,
     upto_seq: i64,
     reason: HandoffReason,
-    agent_note: Option<&str>,
+    by: ByAgent,
 ) -> Result<TurnEnd, InboxError> {
     let history = conversation.history().await?;
     let contact = &conversation.known.contact;
-    let note = handoff::note(reason, &Summary { contact, history: &history, agent_note, sources: &[] });
+    let note =
+        handoff::note(reason, &Summary { contact, history: &history, agent_note: by.note.as_deref(), sources: &[] });
     let message = handoff::message(&conversation.channel.handoff, spoken(&history));
     let safe = |text: &str| text::outgoing(text, text::CONTENT_CHARS_MAX);
-    let posts = vec![(PostKind::Note, safe(&note)), (PostKind::Message, safe(message))];
-    let planned = plan(conversation, turn, upto_seq, Some(reason), posts, true).await?;
+    let mut posts = vec![(PostKind::Note, safe(&note))];
+    posts.extend(actions(&by.actions));
+    posts.push((PostKind::Message, safe(message)));
+    let planned = plan(conversation, turn, upto_seq, Some(reason), by.agent.as_deref(), posts, true).await?;
     let unsent = planned.posts.iter().find(|post| post.kind == PostKind::Note).map(|post| post.part);
     go_on(conversation, planned, unsent).await
 }
@@ -62,15 +67,7 @@ fn spoken(history: &[Utterance]) -> Language {
 /// operator. The notice is the turn's reply.
 pub(super) async fn decline(conversation: &Conversation) -> Result<String, InboxError> {
     let history = conversation.history().await?;
-    let labelled = async {
-        let mut labels = conversation.client.labels(conversation.id()).await?;
-        if labels.iter().all(|label| label != DECLINED_LABEL) {
-            labels.push(DECLINED_LABEL.to_owned());
-            conversation.client.set_labels(conversation.id(), &labels).await?;
-        }
-        Ok::<_, CallError>(())
-    };
-    if let Err(error) = labelled.await {
+    if let Err(error) = add_label(conversation, DECLINED_LABEL).await {
         warn!(%error, tenant_id = %conversation.key.tenant, "Conversation not labelled; the notice goes out without.");
     }
     Ok(handoff::notice(&conversation.channel.handoff, spoken(&history)).to_owned())
@@ -92,7 +89,15 @@ pub(super) async fn go_on(
     }
     for kind in [PostKind::Note, PostKind::Message] {
         if kind == PostKind::Message {
-            team(conversation).await;
+            match act(conversation, &mut turn).await? {
+                Delivered::Later => return conversation.put_off(Some(&turn)).await,
+                Delivered::Stopped => return Ok(TurnEnd::Stopped),
+                Delivered::Gone => return end(conversation, &turn).await,
+                Delivered::All | Delivered::NotOurs(_) | Delivered::Unclear | Delivered::Refused => {}
+            }
+            if !has_team(&turn) {
+                team(conversation).await;
+            }
             if conversation.known.ours().is_err() {
                 break;
             }
@@ -118,6 +123,15 @@ async fn end(conversation: &mut Conversation, turn: &OpenTurn) -> Result<TurnEnd
     conversation.finish("handed_off", turn.upto_seq, Some(turn.id), said(turn)).await
 }
 
+/// The agent's own choice of a team was taken.
+fn has_team(turn: &OpenTurn) -> bool {
+    let assigned = |post: &Post| {
+        matches!(post.state, PostState::Posted(_))
+            && matches!(serde_json::from_str(&post.text), Ok(Action::AssignTeam { .. }))
+    };
+    turn.posts.iter().filter(|post| post.kind == PostKind::Action).any(assigned)
+}
+
 /// Before opening, since opening assigns within the team. Without it the conversation still reaches a human.
 async fn team(conversation: &Conversation) {
     let Some(team_id) = conversation.channel.handoff.team_id else { return };
@@ -128,22 +142,30 @@ async fn team(conversation: &Conversation) {
     }
 }
 
-/// Opens the conversation and sees that it is. Saying it again is harmless: the status is always named.
+/// Opens the conversation and sees that it is.
 pub(super) async fn open(conversation: &mut Conversation) -> Opened {
+    let opened = set_status(conversation, Status::Open).await;
+    if matches!(opened, Opened::Done) {
+        conversation.known.state.human_message_id = None;
+    }
+    opened
+}
+
+/// Sets the status and sees that it is set. Saying it again is harmless: the status is always named.
+pub(super) async fn set_status(conversation: &mut Conversation, status: Status) -> Opened {
     let mut tries = Tries::new(conversation.relay.parts.limits.chatwoot_tries);
     loop {
-        let asked = match conversation.client.set_status(conversation.id(), Status::Open).await {
-            Ok(Status::Open) => {
-                conversation.known.state.status = Some(Status::Open.as_str().to_owned());
-                conversation.known.state.human_message_id = None;
+        let asked = match conversation.client.set_status(conversation.id(), status).await {
+            Ok(set) if set == status => {
+                conversation.known.state.status = Some(status.as_str().to_owned());
                 return Opened::Done;
             }
-            Ok(status) => {
-                warn!(status = status.as_str(), "Chatwoot took the opening and shows another status.");
+            Ok(set) => {
+                warn!(wanted = status.as_str(), status = set.as_str(), "Chatwoot took a status and shows another.");
                 None
             }
             Err(error) => {
-                warn!(%error, tenant_id = %conversation.key.tenant, "Conversation not opened.");
+                warn!(%error, tenant_id = %conversation.key.tenant, wanted = status.as_str(), "Status not set.");
                 match error.class {
                     CallClass::Refused(404) => return Opened::Gone,
                     CallClass::Refused(_) => return Opened::Later,

@@ -9,8 +9,9 @@
 
 use std::collections::BTreeMap;
 
+use super::idle::{self, CLOSED_BY_US};
 use crate::chatwoot::event::{
-    self, Assignee, ConversationView, Event, EventKind, Message, Parsed, Sender, Status, TurnMark,
+    self, Assignee, AttachmentKind, ConversationView, Event, EventKind, Message, Parsed, Sender, Status, TurnMark,
 };
 use crate::conversation::{Contact, Medium};
 use crate::inbox::{ConversationState, Line, Stored, Voice};
@@ -20,6 +21,8 @@ use crate::inbox::{ConversationState, Line, Stored, Voice};
 pub(super) struct Ask {
     /// The delivery that told us.
     pub(super) seq: i64,
+    /// The newest delivery that told what was said: another one if the words came later.
+    told_seq: i64,
     /// The message.
     pub(super) message_id: u64,
     /// When it reached us: Unix ms.
@@ -28,6 +31,8 @@ pub(super) struct Ask {
     pub(super) text: String,
     /// It holds nothing that can be read: a picture, a sound without a transcript.
     pub(super) unreadable: bool,
+    /// It is a voice note whose words may come yet.
+    wordless: bool,
 }
 
 /// Why a conversation is not ours to answer.
@@ -41,6 +46,22 @@ pub(super) enum NotOurs {
     OtherBot,
 }
 
+/// How deliveries end.
+pub(super) const NOT_OURS: &str = "not_ours";
+/// Answered together with something newer, or taken back.
+pub(super) const SUPERSEDED: &str = "superseded";
+/// Asks nothing.
+pub(super) const SIGNAL: &str = "signal";
+
+/// What ends with a turn.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ending {
+    /// Deliveries, each with its outcome.
+    pub(super) deliveries: Vec<(i64, &'static str)>,
+    /// The newest message that was asked in them.
+    pub(super) answered_message_id: u64,
+}
+
 /// A conversation as its deliveries tell it.
 #[derive(Debug)]
 pub(super) struct Known {
@@ -49,6 +70,10 @@ pub(super) struct Known {
     /// What the customer asked, as it came. Messages may come late, and a submitted form is an update of our own,
     /// older message: so what is new is told by the delivery, never by the message's id.
     asks: Vec<Ask>,
+    /// Deliveries that asked something which has been deleted since.
+    retracted: Vec<i64>,
+    /// Words of voice notes that came in updates.
+    heard: Vec<(u64, String)>,
     /// New lines of the transcript.
     lines: BTreeMap<u64, Line>,
     /// Our own messages that were seen at Chatwoot.
@@ -58,10 +83,18 @@ pub(super) struct Known {
     pub(super) last_seq: i64,
     pub(super) contact: Contact,
     pub(super) medium: Medium,
+    /// Chatwoot's inbox it came in by.
+    pub(super) chatwoot_inbox_id: Option<u64>,
     /// A human wrote to the customer, in these deliveries.
     pub(super) human_spoke: bool,
     /// The channel could not deliver a message of ours, says one of these deliveries.
     pub(super) undelivered: bool,
+    /// Noted as quiet when this was its newest message.
+    pub(super) idle: Option<u64>,
+    /// We resolved it, and nothing has happened since.
+    pub(super) closed_by_us: bool,
+    /// Who wrote the newest message, as Chatwoot told last.
+    pub(super) last_word: Option<Sender>,
     /// The newest message known to the newest snapshot applied.
     snapshot_message_id: u64,
 }
@@ -70,17 +103,23 @@ impl Known {
     /// What was known before these deliveries.
     pub(super) fn new(bot_id: u64, state: ConversationState) -> Self {
         Self {
+            closed_by_us: state.owner.as_deref() == Some(CLOSED_BY_US),
             bot_id,
             state,
             asks: Vec::new(),
+            heard: Vec::new(),
+            retracted: Vec::new(),
             lines: BTreeMap::new(),
             echoes: Vec::new(),
             seqs: Vec::new(),
             last_seq: 0,
             contact: Contact::default(),
             medium: Medium::default(),
+            chatwoot_inbox_id: None,
             human_spoke: false,
             undelivered: false,
+            idle: None,
+            last_word: None,
             snapshot_message_id: 0,
         }
     }
@@ -90,6 +129,10 @@ impl Known {
         for stored in deliveries {
             self.last_seq = self.last_seq.max(stored.seq);
             self.seqs.push(stored.seq);
+            if stored.event == idle::EVENT {
+                self.idle = self.idle.max(idle::noted(&stored.body));
+                continue;
+            }
             match event::parse(&stored.body) {
                 Ok(Parsed::Event(event)) => self.event(stored, &event),
                 Ok(Parsed::Ignored(_)) => {}
@@ -120,7 +163,7 @@ impl Known {
         let text = text_of(message);
         if !message.submitted.is_empty() {
             let answer = message.submitted.join(", ");
-            self.ask(stored, message.id, answer, false);
+            self.ask(stored, message.id, answer, Readable::Yes);
         }
         let voice = match message.from {
             _ if ours => Voice::Agent,
@@ -130,15 +173,30 @@ impl Known {
             Sender::Bot(_) | Sender::Captain | Sender::Automation | Sender::Template => return,
         };
         match voice {
-            Voice::Customer if message.deleted => self.asks.retain(|ask| ask.message_id != message.id),
+            Voice::Customer if message.deleted => {
+                let gone = self.asks.iter().filter(|ask| ask.message_id == message.id).map(|ask| ask.seq);
+                self.retracted.extend(gone);
+                self.asks.retain(|ask| ask.message_id != message.id);
+            }
             Voice::Customer if kind == EventKind::MessageCreated => {
-                self.ask(stored, message.id, text.clone(), unreadable(message));
+                // The words may have overtaken the voice note.
+                let heard = self.heard.iter().find(|(id, _)| *id == message.id).map(|(_, words)| words.clone());
+                match heard {
+                    Some(words) => self.ask(stored, message.id, words, Readable::Yes),
+                    None => self.ask(stored, message.id, text.clone(), readable(message)),
+                }
             }
             // A voice note's words come later.
             Voice::Customer => {
-                for ask in self.asks.iter_mut().filter(|ask| ask.message_id == message.id) {
+                let readable = readable(message);
+                if readable == Readable::Yes {
+                    self.heard.push((message.id, text.clone()));
+                }
+                for ask in self.asks.iter_mut().filter(|ask| ask.message_id == message.id && ask.text != text) {
                     ask.text.clone_from(&text);
-                    ask.unreadable = unreadable(message);
+                    ask.told_seq = stored.seq;
+                    ask.unreadable = readable != Readable::Yes;
+                    ask.wordless = readable == Readable::Later;
                 }
             }
             Voice::Human if kind == EventKind::MessageCreated => {
@@ -154,9 +212,10 @@ impl Known {
         }
     }
 
-    fn ask(&mut self, stored: &Stored, message_id: u64, text: String, unreadable: bool) {
-        let received_at_ms = stored.received_at_ms;
-        self.asks.push(Ask { seq: stored.seq, message_id, received_at_ms, text, unreadable });
+    fn ask(&mut self, stored: &Stored, message_id: u64, text: String, readable: Readable) {
+        let Stored { seq, received_at_ms, .. } = *stored;
+        let (unreadable, wordless) = (readable != Readable::Yes, readable == Readable::Later);
+        self.asks.push(Ask { seq, told_seq: seq, message_id, received_at_ms, text, unreadable, wordless });
     }
 
     /// Applies what a payload shows of the conversation, unless a newer one was applied already.
@@ -164,23 +223,39 @@ impl Known {
         let age = message_id.max(view.last_message.as_ref().map_or(0, |last| last.id));
         self.contact = view.contact.clone();
         self.medium = view.medium;
+        self.chatwoot_inbox_id = view.chatwoot_inbox_id.or(self.chatwoot_inbox_id);
         if age < self.snapshot_message_id {
             return;
         }
         self.snapshot_message_id = age;
+        // What was pending when a delivery was made may have been resolved by us since; Chatwoot's own word tells.
+        let closed = self.state.owner.as_deref() == Some(CLOSED_BY_US)
+            && view.status == Some(Status::Pending)
+            && view.assignee == Assignee::None;
         self.apply(view);
+        if closed {
+            self.state.owner = Some(CLOSED_BY_US.to_owned());
+        }
     }
 
     /// Applies what Chatwoot itself answered just now.
     pub(super) fn apply(&mut self, view: &ConversationView) {
         if let Some(last) = &view.last_message {
             self.state.seen_message_id = self.state.seen_message_id.max(last.id);
+            self.last_word = Some(last.from);
+        }
+        if view.medium != Medium::Other {
+            self.medium = view.medium;
         }
         if let Some(status) = view.status {
             self.state.status = Some(status.as_str().to_owned());
             if status != Status::Pending {
                 self.state.human_message_id = None;
             }
+        }
+        // What follows from our resolving it tells nothing new.
+        if self.state.owner.as_deref() == Some(CLOSED_BY_US) && view.status == Some(Status::Resolved) {
+            return;
         }
         let owner = match view.assignee {
             Assignee::None => "none",
@@ -211,9 +286,14 @@ impl Known {
         &self.asks
     }
 
-    /// Whether the customer asked anything after this delivery.
+    /// Whether the customer asked anything after this delivery, or the words of what they asked came after it.
     pub(super) fn asked_after(&self, seq: i64) -> bool {
-        self.asks.iter().any(|ask| ask.seq > seq)
+        self.asks.iter().any(|ask| ask.told_seq > seq)
+    }
+
+    /// When the newest voice note reached us whose words may come yet: Unix ms.
+    pub(super) fn wordless_ms(&self) -> Option<i64> {
+        self.asks.iter().filter(|ask| ask.wordless).map(|ask| ask.received_at_ms).max()
     }
 
     /// When the burst of asks began and when its newest part reached us: Unix ms.
@@ -228,12 +308,26 @@ impl Known {
         self.echoes.iter().find(|(seen, _)| *seen == mark).map(|(_, message_id)| *message_id)
     }
 
-    /// Deliveries that end with a turn that answers those up to `upto_seq`: all but what was asked later. Also the
-    /// newest message that ends with them.
-    pub(super) fn ending(&self, upto_seq: i64) -> (Vec<i64>, u64) {
-        let later = |seq: &i64| self.asks.iter().any(|ask| ask.seq == *seq && ask.seq > upto_seq);
-        let ended = self.asks.iter().filter(|ask| ask.seq <= upto_seq).map(|ask| ask.message_id).max();
-        (self.seqs.iter().copied().filter(|seq| !later(seq)).collect(), ended.unwrap_or(0))
+    /// Deliveries that end with a turn that answers those up to `upto_seq`: all but what was asked later. Each with
+    /// its own outcome: the newest thing asked has the turn's, what was answered together with it is superseded by
+    /// it, and what asks nothing is a signal. What nobody of us answers is not ours, all of it.
+    pub(super) fn ending(&self, outcome: &'static str, upto_seq: i64) -> Ending {
+        let newest = self.asks.iter().map(|ask| ask.seq).filter(|seq| *seq <= upto_seq).max();
+        let of = |seq: i64| {
+            if self.retracted.contains(&seq) {
+                return Some(SUPERSEDED);
+            }
+            if !self.asks.iter().any(|ask| ask.seq == seq) {
+                return Some(SIGNAL);
+            }
+            let own = outcome == NOT_OURS || Some(seq) == newest;
+            (seq <= upto_seq).then_some(if own { outcome } else { SUPERSEDED })
+        };
+        let answered = self.asks.iter().filter(|ask| ask.seq <= upto_seq);
+        Ending {
+            deliveries: self.seqs.iter().filter_map(|seq| Some((*seq, of(*seq)?))).collect(),
+            answered_message_id: answered.map(|ask| ask.message_id).max().unwrap_or(0),
+        }
     }
 
     /// New lines, in order.
@@ -242,10 +336,22 @@ impl Known {
     }
 }
 
-fn unreadable(message: &Message) -> bool {
+/// Whether a message holds words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readable {
+    Yes,
+    /// A voice note, whose words come in an update if Chatwoot writes them down (contract 2.8).
+    Later,
+    No,
+}
+
+fn readable(message: &Message) -> Readable {
     let said = message.content.as_ref().is_some_and(|content| !content.trim().is_empty());
-    let heard = message.attachments.iter().any(|attachment| attachment.transcript.is_some());
-    !said && !heard
+    if said || message.attachments.iter().any(|attachment| attachment.transcript.is_some()) {
+        return Readable::Yes;
+    }
+    let voice = message.attachments.iter().any(|attachment| attachment.kind == AttachmentKind::Audio);
+    if voice { Readable::Later } else { Readable::No }
 }
 
 fn text_of(message: &Message) -> String {

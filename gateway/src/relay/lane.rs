@@ -12,13 +12,13 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::dispatch::{after_trouble, millis};
-use super::known::Known;
+use super::known::{Ending, Known, SIGNAL};
 use super::turn::{self, TurnEnd};
 use super::{Payer, Relay, Served, retry};
 use crate::chatwoot::client::Chatwoot;
 use crate::config::Channel;
 use crate::conversation::{Speaker, Utterance};
-use crate::inbox::{ConversationKey, ConversationRow, Finish, InboxError, Line, OpenTurn, Voice, Work};
+use crate::inbox::{ConversationKey, ConversationRow, Finish, InboxError, Line, OpenTurn, PUT_OFF_MAX_MS, Voice, Work};
 
 /// Deliveries read at once.
 const PAGE: usize = 256;
@@ -119,7 +119,7 @@ async fn step(
         return Ok(None);
     }
     let wait_ms = loaded.not_before_ms.saturating_sub(parts.clock.now_ms());
-    if wait_ms > 0 {
+    if (1..=PUT_OFF_MAX_MS).contains(&wait_ms) {
         return Ok(Some(TurnEnd::Later(Duration::from_millis(wait_ms.unsigned_abs()))));
     }
     let served = (parts.channels)(&key.tenant, &key.channel);
@@ -130,8 +130,7 @@ async fn step(
         parts.inbox.defer(row, until).await?;
         return Ok(Some(TurnEnd::Later(NO_CHANNEL_PAUSE)));
     };
-    let wait = parts.limits.chatwoot_wait;
-    let client = Chatwoot::new(parts.http.clone(), Arc::clone(&channel), wait, Arc::clone(&parts.metrics));
+    let client = relay.chatwoot(&channel);
     let mut known = Known::new(channel.bot_id, loaded.state);
     known.read(&loaded.deliveries);
     let mut conversation = Conversation {
@@ -218,7 +217,14 @@ impl Conversation {
             Voice::Agent => Speaker::Agent,
             Voice::Human => Speaker::Human,
         };
-        Ok(lines.into_iter().skip(skip).map(|line| Utterance { from: speaker(line.voice), text: line.text }).collect())
+        // What was picked from a list of ours changes that message of ours, and is no message of its own.
+        let is_line = |message_id| {
+            self.known.lines().any(|line| line.message_id == message_id && matches!(line.voice, Voice::Customer))
+        };
+        let picked = self.known.asks().iter().filter(|ask| !ask.text.is_empty() && !is_line(ask.message_id));
+        let picked = picked.map(|ask| Utterance { from: Speaker::Customer, text: ask.text.clone() });
+        let lines = lines.into_iter().skip(skip).map(|line| Utterance { from: speaker(line.voice), text: line.text });
+        Ok(lines.chain(picked).collect())
     }
 
     /// Ends the deliveries up to `upto_seq`, and the turn if one was open, with what we said in it.
@@ -230,16 +236,20 @@ impl Conversation {
         said: Vec<Line>,
     ) -> Result<TurnEnd, InboxError> {
         let now_ms = self.relay.parts.clock.now_ms();
-        let (deliveries, ended_message_id) = self.known.ending(upto_seq);
+        let Ending { deliveries, answered_message_id } = self.known.ending(outcome, upto_seq);
         let state = &mut self.known.state;
-        state.answered_message_id = state.answered_message_id.max(ended_message_id);
+        state.answered_message_id = state.answered_message_id.max(answered_message_id);
         let mut lines: Vec<Line> = self.known.lines().cloned().collect();
         lines.extend(said);
         let state = self.known.state.clone();
         let asked_ms = self.known.asks().iter().filter(|ask| ask.seq <= upto_seq).map(|ask| ask.received_at_ms).max();
+        let messages: Vec<&str> = deliveries.iter().map(|(_, outcome)| *outcome).filter(|one| *one != SIGNAL).collect();
         let finish = Finish { conversation: self.row, deliveries, outcome, turn, lines, state, now_ms };
         self.relay.parts.inbox.finish(finish).await?;
         let metrics = &self.relay.parts.metrics.relay;
+        for outcome in messages {
+            metrics.messages.with_label_values(&[outcome]).inc();
+        }
         if let Some(asked_ms) = asked_ms {
             metrics.turns.with_label_values(&[outcome]).inc();
             // Milliseconds of a turn fit a double exactly.
@@ -251,6 +261,13 @@ impl Conversation {
         Ok(TurnEnd::Done)
     }
 
+    /// Leaves the conversation alone for a while. What is left of it is in the inbox.
+    pub(super) async fn rest(&self, wait: Duration) -> Result<TurnEnd, InboxError> {
+        let parts = &self.relay.parts;
+        parts.inbox.defer(self.row, parts.clock.now_ms().saturating_add(millis(wait))).await?;
+        Ok(TurnEnd::Later(wait))
+    }
+
     /// Puts the conversation off: Chatwoot cannot be used now. What is left of it is in the inbox.
     pub(super) async fn put_off(&self, turn: Option<&OpenTurn>) -> Result<TurnEnd, InboxError> {
         let parts = &self.relay.parts;
@@ -260,7 +277,6 @@ impl Conversation {
             "Chatwoot cannot be used; the conversation is put off."
         );
         parts.metrics.relay.deferred.inc();
-        parts.inbox.defer(self.row, parts.clock.now_ms().saturating_add(millis(wait))).await?;
-        Ok(TurnEnd::Later(wait))
+        self.rest(wait).await
     }
 }

@@ -1,13 +1,18 @@
 //! The relay: from what the inbox holds to exactly one outcome for every customer's message.
 //!
 //! `dispatch` hears of work and gives each conversation one `lane`; a lane takes one `turn` after the other; a turn
-//! waits for the burst to end, asks the agent and has `deliver` post the answer once. What a conversation's deliveries
+//! waits for the burst to end, asks the agent (`ask`), has `deliver` post the answer once and `act` do what else was
+//! decided. What a conversation's deliveries
 //! mean is `known`; how long to wait before trying again is `retry`. Everything a turn must remember is in the inbox
-//! before it matters, so a restart is the same work done again on what is left there.
+//! before it matters, so a restart is the same work done again on what is left there. `breaker` ends what goes round in circles.
 //!
-//! Outcomes are `replied`, `handed_off`, `superseded` (the message joined a newer turn) and `not_ours`; `signal` ends
-//! deliveries that ask nothing. Any failure that trying again cannot cure becomes a handoff, and a handoff that
+//! The outcomes of a message are `replied`, `handed_off`, `superseded` (a newer one was answered together with it, in
+//! the same turn, or it was deleted) and `not_ours`; `signal` ends deliveries that ask nothing. A turn is
+//! `superseded` when a newer message stopped it. Any failure that trying again cannot cure becomes a handoff, and a handoff that
 //! Chatwoot does not take stays in the inbox and is tried again until it does.
+//!
+//! `sweep` looks for what no delivery tells: messages that were missed, conversations gone quiet (which `idle` ends). It
+//! puts both into the inbox, so that they are work like any other.
 //!
 //! It does not verify or store deliveries: `ingress` does, and the two meet only in the inbox.
 
@@ -15,8 +20,15 @@ mod dispatch;
 mod lane;
 mod turn;
 
+mod act;
+mod ask;
+mod breaker;
 mod deliver;
 mod handover;
+
+mod idle;
+
+pub mod sweep;
 
 mod known;
 mod retry;
@@ -35,6 +47,8 @@ use tokio::task::JoinHandle;
 
 use crate::admission::{Account, Use};
 use crate::agent::{Agents, TokenUse};
+use crate::chatwoot::client::Chatwoot;
+use crate::chatwoot::installation::Installations;
 use crate::clock::Clock;
 use crate::config;
 use crate::http::client::Client;
@@ -96,6 +110,8 @@ pub struct RelayParts {
     pub agents: Arc<ArcSwap<Agents>>,
     /// Connections to the Chatwoots, of the runtime the relay is started on.
     pub http: Client,
+    /// How many calls each Chatwoot takes.
+    pub installations: Arc<Installations>,
     /// Time.
     pub clock: Clock,
     /// Counts.
@@ -111,6 +127,15 @@ struct Relay {
     turns: Arc<Semaphore>,
     /// True once the relay is stopping.
     stop: watch::Receiver<bool>,
+}
+
+impl Relay {
+    /// A channel's calls, out of its installation's budget.
+    fn chatwoot(&self, channel: &Arc<config::Channel>) -> Chatwoot {
+        let RelayParts { http, installations, metrics, limits, .. } = &self.parts;
+        let installation = installations.at(&channel.url);
+        Chatwoot::new(http.clone(), Arc::clone(channel), installation, limits.chatwoot_wait, Arc::clone(metrics))
+    }
 }
 
 /// A running relay. Dropping it stops taking new turns, without waiting for those that run.

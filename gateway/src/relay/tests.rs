@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::known::{Known, NotOurs};
+use super::known::{Ending, Known, NotOurs};
 use crate::chatwoot::event::TurnMark;
 use crate::inbox::{ConversationState, Stored, Voice};
 
@@ -168,8 +168,15 @@ fn a_turn_ends_everything_but_what_was_asked_after_its_question() {
     let echo = message(4, "outgoing", json!({ "sender": { "id": BOT, "type": "agent_bot" } }));
     known.read(&stored(3, &[asks(2), echo]));
     assert!(known.asked_after(upto_seq));
-    assert_eq!(known.ending(upto_seq), (vec![1, 2, 4], 3));
-    assert_eq!(known.ending(i64::MAX), (vec![1, 2, 3, 4], 3));
+    let replied = Ending { deliveries: vec![(1, "superseded"), (2, "replied"), (4, "signal")], answered_message_id: 3 };
+    assert_eq!(known.ending("replied", upto_seq), replied);
+    let all = |outcome| known.ending(outcome, i64::MAX).deliveries;
+    assert_eq!(all("replied"), [(1, "superseded"), (2, "superseded"), (3, "replied"), (4, "signal")]);
+    assert_eq!(all("not_ours"), [(1, "not_ours"), (2, "not_ours"), (3, "not_ours"), (4, "signal")]);
+    // What was taken back is not what anybody was answered.
+    let deleted = json!({ "event": "message_updated", "content_attributes": { "deleted": true } });
+    let known = self::known(&[asks(1), asks(2), message(2, "incoming", deleted)]);
+    assert_eq!(known.ending("replied", i64::MAX).deliveries, [(1, "replied"), (2, "superseded"), (3, "signal")]);
 }
 
 #[test]
@@ -191,5 +198,5 @@ fn a_body_that_cannot_be_read_ends_without_an_effect() {
     let mut known = Known::new(BOT, ConversationState::default());
     let broken = Stored { body: Bytes::from_static(b"{"), ..stored(1, &[asks(1)]).remove(0) };
     known.read(&[broken]);
-    assert_eq!((known.asks().len(), known.ending(i64::MAX).0), (0, vec![1]));
+    assert_eq!((known.asks().len(), known.ending("signal", i64::MAX).deliveries), (0, vec![(1, "signal")]));
 }

@@ -4,26 +4,26 @@
 //! → make the answer durable → post it once → end. Something new is heard all along: a human who speaks or takes the
 //! conversation ends the turn at once, a newer message of the customer starts it over with both.
 //!
-//! The order of the phases stands in [`run`] and nowhere else. How a message is posted once is `deliver`; how a human
-//! gets the conversation is `handover`.
+//! The order of the phases stands in [`run`] and nowhere else. Whom it asks is `ask`; how a message is posted once is
+//! `deliver`; what is done beside it is `act`; how a human gets the conversation is `handover`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::pin;
-use tracing::warn;
 use uuid::Uuid;
 
+use super::act::{TakenBack, act, take_back};
+use super::ask::{Asked, ByAgent, ask};
+use super::breaker::{Circle, circle};
 use super::deliver::{Delivered, deliver, said};
 use super::handover::{self, Opened, hand_over};
-use super::known::NotOurs;
+use super::idle::{self, Reopened};
+use super::known::{NOT_OURS, NotOurs, SIGNAL, SUPERSEDED};
 use super::lane::{Conversation, Waited};
 use super::retry::Tries;
-use crate::agent::{Answer, Question};
 use crate::chatwoot::client::CallClass;
 use crate::chatwoot::text;
-use crate::config::AgentKind;
-use crate::handoff::{self, HandoffReason, Signals};
+use crate::conversation::Action;
+use crate::handoff::HandoffReason;
 use crate::inbox::{InboxError, OpenTurn, Plan, PostKind, PostState};
 
 /// Times a turn is started over for a newer message. Past that the customer gets an answer to what they said so far,
@@ -58,29 +58,30 @@ pub(super) enum Gate {
     Stopped,
 }
 
-/// What the agent's part came to.
-enum Asked {
-    Reply(String),
-    Handoff(HandoffReason, Option<String>),
-    Superseded,
-    NotOurs(NotOurs),
-}
-
 /// Takes a conversation's turn. `open` is one that had begun to post when we last stopped.
 pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>) -> Result<TurnEnd, InboxError> {
     if let Some(turn) = open {
         return resume(conversation, turn).await;
     }
     if conversation.known.asks().is_empty() {
-        return signals(conversation).await;
+        return match conversation.known.idle {
+            Some(message_id) => idle::settle(conversation, message_id).await,
+            None => signals(conversation).await,
+        };
     }
     let mut superseded = 0;
     loop {
         if !burst_ended(conversation).await? {
             return Ok(TurnEnd::Stopped);
         }
-        if let Err(why) = conversation.known.ours() {
-            return leave(conversation, why).await;
+        if let Err(why) = conversation.known.ours()
+            && let Some(end) = leave_or_take_back(conversation, why).await?
+        {
+            return Ok(end);
+        }
+        if conversation.known.asks().is_empty() {
+            // All of it was deleted.
+            return signals(conversation).await;
         }
         let Some(_permits) = conversation.permits().await else { return Ok(TurnEnd::Stopped) };
         let running = conversation.relay.parts.metrics.relay.turns_running.clone();
@@ -91,50 +92,54 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
             Some(end) => return Ok(end),
             None => {
                 superseded += 1;
-                conversation.relay.parts.metrics.relay.turns.with_label_values(&["superseded"]).inc();
+                conversation.relay.parts.metrics.relay.turns.with_label_values(&[SUPERSEDED]).inc();
             }
         }
     }
 }
 
-/// Asks, looks again, posts. None if the customer said something newer first.
+/// Asks, looks again, posts. None if it has to start over: the customer said something newer first.
 async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Result<Option<TurnEnd>, InboxError> {
     conversation.catch_up().await?;
     let upto_seq = conversation.known.last_seq;
     let turn = Uuid::now_v7();
     let asked = match conversation.known.ours() {
-        Ok(()) => ask(conversation, upto_seq, may_start_over).await?,
+        Ok(()) => match circle(conversation).await? {
+            Circle::None => ask(conversation, upto_seq, may_start_over).await?,
+            Circle::Found => Asked::Handoff(HandoffReason::Looping, ByAgent::default()),
+            Circle::Resting(left) => return conversation.rest(left).await.map(Some),
+        },
         Err(why) => Asked::NotOurs(why),
     };
-    let reply = match asked {
-        Asked::Reply(reply) => reply,
+    let (reply, by) = match asked {
+        Asked::Reply(reply, by) => (reply, by),
         Asked::Handoff(HandoffReason::AskedFor | HandoffReason::AgentDecided, _) if declines(conversation) => {
-            handover::decline(conversation).await?
+            (handover::decline(conversation).await?, ByAgent::default())
         }
         Asked::Superseded => return Ok(None),
-        Asked::NotOurs(why) => return leave(conversation, why).await.map(Some),
-        Asked::Handoff(reason, summary) => {
-            return hand_over(conversation, turn, upto_seq, reason, summary.as_deref()).await.map(Some);
-        }
+        Asked::NotOurs(why) => return leave_or_take_back(conversation, why).await,
+        Asked::Handoff(reason, by) => return hand_over(conversation, turn, upto_seq, reason, by).await.map(Some),
     };
+    let posts = replies(conversation, &reply).into_iter().chain(actions(&by.actions)).collect();
+    let by = by.agent.as_deref();
     match read_again(conversation).await? {
         Gate::Ours if may_start_over && conversation.known.asked_after(upto_seq) => return Ok(None),
         Gate::Ours => {}
-        Gate::NotOurs(why) => return leave(conversation, why).await.map(Some),
-        Gate::Gone => return conversation.finish("not_ours", i64::MAX, None, Vec::new()).await.map(Some),
+        Gate::NotOurs(why) => return leave_or_take_back(conversation, why).await,
+        Gate::Gone => return conversation.finish(NOT_OURS, i64::MAX, None, Vec::new()).await.map(Some),
         Gate::Later => {
             // The answer is kept, so that the agent need not be asked again when Chatwoot is back.
-            let planned = plan(conversation, turn, upto_seq, None, replies(conversation, &reply), false).await?;
+            let planned = plan(conversation, turn, upto_seq, None, by, posts, false).await?;
             return conversation.put_off(Some(&planned)).await.map(Some);
         }
         Gate::Stopped => return Ok(Some(TurnEnd::Stopped)),
     }
-    let planned = plan(conversation, turn, upto_seq, None, replies(conversation, &reply), true).await?;
+    let planned = plan(conversation, turn, upto_seq, None, by, posts, true).await?;
     reply_with(conversation, planned, Some(0)).await.map(Some)
 }
 
 /// Whether a wish for a human is answered with the operator's notice instead (D17).
-fn declines(conversation: &Conversation) -> bool {
+pub(super) fn declines(conversation: &Conversation) -> bool {
     !conversation.handoff && !conversation.channel.handoff.notice.trim().is_empty()
 }
 
@@ -143,105 +148,40 @@ fn replies(conversation: &Conversation, reply: &str) -> Vec<(PostKind, String)> 
     text::split(reply, conversation.known.medium).into_iter().map(|part| (PostKind::Reply, part)).collect()
 }
 
-/// Waits until the customer has paused, or has been writing for long enough. False if the relay stops first.
+/// What is done beside what is said, as it is kept.
+pub(super) fn actions(actions: &[Action]) -> impl Iterator<Item = (PostKind, String)> {
+    actions.iter().filter_map(|action| Some((PostKind::Action, serde_json::to_string(action).ok()?)))
+}
+
+/// Waits until the customer has paused, or has been writing for long enough, and until the words of a voice note have
+/// come, or have had their time to come. False if the relay stops first.
 async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError> {
     let (burst, burst_max) = (conversation.relay.parts.limits.burst, conversation.relay.parts.limits.burst_max);
+    let voice = conversation.relay.parts.limits.voice_wait;
+    let begun = conversation.relay.parts.clock.monotonic();
     loop {
         conversation.catch_up().await?;
         if conversation.known.ours().is_err() {
             return Ok(true);
         }
+        // Whatever the wall clock says: set back by an hour, it would have the customer wait for an hour.
+        let waited = conversation.relay.parts.clock.monotonic().saturating_sub(begun);
         let Some((first_ms, last_ms)) = conversation.known.burst_ms() else { return Ok(true) };
         let now_ms = conversation.relay.parts.clock.now_ms();
         let left = |since_ms: i64, wait: Duration| {
             wait.saturating_sub(Duration::from_millis(now_ms.saturating_sub(since_ms).max(0).unsigned_abs()))
         };
-        let left = left(last_ms, burst).min(left(first_ms, burst_max)).min(BURST_STEP);
+        let words = conversation.known.wordless_ms().map(|since_ms| left(since_ms, voice));
+        let words = words.unwrap_or_default().min(left(first_ms, burst_max + voice));
+        let words = words.min((burst_max + voice).saturating_sub(waited));
+        let left = left(last_ms, burst).min(left(first_ms, burst_max)).min(burst_max.saturating_sub(waited));
+        let left = left.max(words).min(BURST_STEP);
         if left.is_zero() {
             return Ok(true);
         }
         if conversation.listen(left).await == Waited::Stopping {
             return Ok(false);
         }
-    }
-}
-
-/// Asks the agent, and listens meanwhile.
-async fn ask(conversation: &mut Conversation, upto_seq: i64, may_start_over: bool) -> Result<Asked, InboxError> {
-    let texts: Vec<&str> = conversation.known.asks().iter().map(|ask| ask.text.as_str()).collect();
-    let unreadable = conversation.known.asks().iter().any(|ask| ask.unreadable);
-    // Where the plan has no handoff and the operator nothing to say about it, the agent goes on.
-    let heard = conversation.handoff || declines(conversation);
-    let customer_text = if heard { texts.join("\n") } else { String::new() };
-    let quota_used_up = conversation.payer.used_up();
-    let signals = Signals { customer_text: &customer_text, unreadable, quota_used_up, ..Signals::default() };
-    if let Some(reason) = handoff::decide(&signals) {
-        return Ok(Asked::Handoff(reason, None));
-    }
-    let history = conversation.history().await?;
-    let contact = conversation.known.contact.clone();
-    let (relay, channel) = (Arc::clone(&conversation.relay), Arc::clone(&conversation.channel));
-    let (client, payer) = (conversation.client.clone(), conversation.payer.clone());
-    let id = conversation.id();
-    let tenant_id = Arc::clone(&conversation.key.tenant);
-    let question = Question {
-        tenant_id: &tenant_id,
-        conversation_id: id,
-        history: &history,
-        contact: &contact,
-        medium: conversation.known.medium,
-    };
-    let answering = async {
-        let mut tries = Tries::new(relay.parts.limits.agent_tries);
-        loop {
-            let wait = relay.parts.limits.agent_wait;
-            let error = match relay.parts.agents.load_full().answer(&channel.agent.id, question, wait).await {
-                Ok(answered) => {
-                    if let (Some(tokens), AgentKind::OpenAi { model, .. }) = (answered.tokens, &channel.agent.kind) {
-                        payer.count(model, tokens);
-                    }
-                    return Some(answered.answer);
-                }
-                Err(error) => error,
-            };
-            warn!(error = %error, tenant_id = question.tenant_id, agent = %channel.agent.id, "The agent did not answer.");
-            match tries.next(None).filter(|_| error.retriable()) {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => return None,
-            }
-        }
-    };
-    // A courtesy: whether it arrives does not matter, and nothing waits for it.
-    let typing = async {
-        let _ = client.typing(id, true).await;
-        std::future::pending::<()>().await;
-    };
-    pin!(answering, typing);
-    loop {
-        tokio::select! {
-            answer = &mut answering => return Ok(asked(answer)),
-            () = &mut typing => {}
-            () = conversation.wake.wait() => {
-                conversation.catch_up().await?;
-                if let Err(why) = conversation.known.ours() {
-                    return Ok(Asked::NotOurs(why));
-                }
-                if may_start_over && conversation.known.asked_after(upto_seq) {
-                    return Ok(Asked::Superseded);
-                }
-            }
-        }
-    }
-}
-
-fn asked(answer: Option<Answer>) -> Asked {
-    match answer {
-        Some(Answer::Reply { text, .. }) if !text.trim().is_empty() => Asked::Reply(text),
-        Some(Answer::Handoff { reason, note }) => match HandoffReason::of_agent(&reason) {
-            HandoffReason::AgentDecided => Asked::Handoff(HandoffReason::AgentDecided, note.or(Some(reason))),
-            known => Asked::Handoff(known, note),
-        },
-        Some(Answer::Reply { .. }) | None => Asked::Handoff(HandoffReason::AgentFailed, None),
     }
 }
 
@@ -252,7 +192,7 @@ async fn reply_with(
     unsent: Option<u32>,
 ) -> Result<TurnEnd, InboxError> {
     let reason = match deliver(conversation, &mut turn, PostKind::Reply, unsent).await? {
-        Delivered::All => return conversation.finish("replied", turn.upto_seq, Some(turn.id), said(&turn)).await,
+        Delivered::All => return act_and_end(conversation, turn).await,
         Delivered::NotOurs(why) => return cut_short(conversation, &turn, why).await,
         Delivered::Gone => return cut_short(conversation, &turn, NotOurs::Status).await,
         Delivered::Later => return conversation.put_off(Some(&turn)).await,
@@ -260,7 +200,16 @@ async fn reply_with(
         Delivered::Unclear => HandoffReason::DeliveryUnknown,
         Delivered::Refused => HandoffReason::Undelivered,
     };
-    hand_over(conversation, turn.id, turn.upto_seq, reason, None).await
+    hand_over(conversation, turn.id, turn.upto_seq, reason, ByAgent::default()).await
+}
+
+/// The reply is there: does what else was decided, and ends the turn.
+async fn act_and_end(conversation: &mut Conversation, mut turn: OpenTurn) -> Result<TurnEnd, InboxError> {
+    match act(conversation, &mut turn).await? {
+        Delivered::Later => conversation.put_off(Some(&turn)).await,
+        Delivered::Stopped => Ok(TurnEnd::Stopped),
+        _ => conversation.finish("replied", turn.upto_seq, Some(turn.id), said(&turn)).await,
+    }
 }
 
 /// A human came in while a reply was being posted: what is there is there, the rest is not sent.
@@ -269,7 +218,7 @@ async fn cut_short(conversation: &mut Conversation, turn: &OpenTurn, why: NotOur
         return Ok(end);
     }
     let begun = turn.posts.iter().any(|post| matches!(post.state, PostState::Posted(_)));
-    let outcome = if begun { "replied" } else { "not_ours" };
+    let outcome = if begun { "replied" } else { NOT_OURS };
     conversation.finish(outcome, turn.upto_seq, Some(turn.id), said(turn)).await
 }
 
@@ -280,7 +229,8 @@ async fn resume(conversation: &mut Conversation, turn: OpenTurn) -> Result<TurnE
         return handover::go_on(conversation, turn, None).await;
     }
     if turn.damaged {
-        return hand_over(conversation, turn.id, turn.upto_seq, HandoffReason::DeliveryUnknown, None).await;
+        return hand_over(conversation, turn.id, turn.upto_seq, HandoffReason::DeliveryUnknown, ByAgent::default())
+            .await;
     }
     match read_again(conversation).await? {
         Gate::Ours => reply_with(conversation, turn, None).await,
@@ -296,7 +246,7 @@ async fn resume(conversation: &mut Conversation, turn: OpenTurn) -> Result<TurnE
 async fn signals(conversation: &mut Conversation) -> Result<TurnEnd, InboxError> {
     if conversation.known.undelivered && conversation.known.ours().is_ok() {
         let upto_seq = conversation.known.last_seq;
-        return hand_over(conversation, Uuid::now_v7(), upto_seq, HandoffReason::Undelivered, None).await;
+        return hand_over(conversation, Uuid::now_v7(), upto_seq, HandoffReason::Undelivered, ByAgent::default()).await;
     }
     if conversation.known.human_spoke
         && let Err(why) = conversation.known.ours()
@@ -304,14 +254,27 @@ async fn signals(conversation: &mut Conversation) -> Result<TurnEnd, InboxError>
     {
         return Ok(end);
     }
-    conversation.finish("signal", i64::MAX, None, Vec::new()).await
+    conversation.finish(SIGNAL, i64::MAX, None, Vec::new()).await
+}
+
+/// Not ours, unless it was us who ended it while the customer wrote: none if it is ours again.
+async fn leave_or_take_back(conversation: &mut Conversation, why: NotOurs) -> Result<Option<TurnEnd>, InboxError> {
+    match take_back(conversation).await? {
+        TakenBack::Yes => Ok(None),
+        TakenBack::No => match idle::reopen(conversation, why).await? {
+            Reopened::No => leave(conversation, why).await.map(Some),
+            Reopened::Yes => Ok(None),
+            Reopened::End(end) => Ok(Some(end)),
+        },
+        TakenBack::Later => conversation.put_off(None).await.map(Some),
+    }
 }
 
 /// Not ours: everything asked so far ends here.
-async fn leave(conversation: &mut Conversation, why: NotOurs) -> Result<TurnEnd, InboxError> {
+pub(super) async fn leave(conversation: &mut Conversation, why: NotOurs) -> Result<TurnEnd, InboxError> {
     match show(conversation, why).await? {
         Some(end) => Ok(end),
-        None => conversation.finish("not_ours", i64::MAX, None, Vec::new()).await,
+        None => conversation.finish(NOT_OURS, i64::MAX, None, Vec::new()).await,
     }
 }
 
@@ -328,6 +291,16 @@ async fn show(conversation: &mut Conversation, why: NotOurs) -> Result<Option<Tu
         Gate::NotOurs(NotOurs::HumanHidden) => {}
         Gate::Ours | Gate::NotOurs(_) | Gate::Gone => return Ok(None),
     }
+    match circle(conversation).await? {
+        Circle::None => {}
+        Circle::Found => {
+            let upto_seq = conversation.known.last_seq;
+            let reason = HandoffReason::Looping;
+            return hand_over(conversation, Uuid::now_v7(), upto_seq, reason, ByAgent::default()).await.map(Some);
+        }
+        // Opening it is what is undone each time, and the note that says so is there.
+        Circle::Resting(_) => return Ok(None),
+    }
     match handover::open(conversation).await {
         Opened::Done | Opened::Gone => Ok(None),
         Opened::Later => conversation.put_off(None).await.map(Some),
@@ -341,6 +314,7 @@ pub(super) async fn plan(
     turn: Uuid,
     upto_seq: i64,
     reason: Option<HandoffReason>,
+    agent: Option<&str>,
     posts: Vec<(PostKind, String)>,
     send_now: bool,
 ) -> Result<OpenTurn, InboxError> {
@@ -351,6 +325,7 @@ pub(super) async fn plan(
         upto_seq,
         known_message_id: conversation.known.state.seen_message_id,
         handoff: reason.map(|reason| reason.as_str().to_owned()),
+        agent: agent.map(str::to_owned),
         send_now,
         posts,
         now_ms: conversation.relay.parts.clock.now_ms(),

@@ -115,6 +115,7 @@ pub async fn serve(
     let listener = TcpListener::from_std(listener)?;
     let open = Arc::new(AtomicUsize::new(0));
     let (all_closed, mut closed) = watch::channel(());
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -124,12 +125,17 @@ pub async fn serve(
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // ECONNABORTED and its kin concern one connection; EMFILE concerns all, and needs a pause.
-                tracing::warn!(%error, "A connection was not accepted.");
+                // ECONNABORTED and its kin concern one connection; EMFILE concerns all, and needs a pause. The
+                // kernel holds who comes meanwhile.
+                gateway.metrics.accept_failures.inc();
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "A connection was not accepted; the next are tried every 50 ms.");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        failing = false;
         let Some(seat) = Seat::take(&gateway, &open, &worker) else {
             gateway.metrics.connections_refused.inc();
             continue;

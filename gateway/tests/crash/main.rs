@@ -12,6 +12,7 @@
     reason = "a test's helpers are tests: what is missing fails the test"
 )]
 
+mod replay;
 mod schedule;
 mod verdict;
 mod world;

@@ -145,6 +145,12 @@ fn customers(
     let handed_off = incoming().any(|message| {
         books.rows.get(&(number, message.id)).is_some_and(|row| row.outcome.as_deref() == Some("handed_off"))
     });
+    let answered_together = |row: &Row| {
+        row.turn.is_some()
+            && incoming().filter_map(|other| books.rows.get(&(number, other.id))).any(|other| {
+                other.turn == row.turn && matches!(other.outcome.as_deref(), Some("replied" | "handed_off"))
+            })
+    };
     for message in incoming() {
         if missed(message) {
             verdict.unacknowledged += 1;
@@ -168,6 +174,9 @@ fn customers(
             }
             "handed_off" if conversation.status == Status::Pending && humans.given_back_ms.is_empty() => {
                 Some("counts as handed off, and its conversation is hidden from humans")
+            }
+            "superseded" if !answered_together(row) => {
+                Some("counts as superseded, and no newer one was answered with it")
             }
             "not_ours" if !(humans.touched || handed_off || conversation.messages.iter().any(missed)) => {
                 Some("counts as not ours, and nobody else had it")

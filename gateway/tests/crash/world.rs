@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -72,27 +72,7 @@ impl World {
 
     /// Starts the process, and does not wait until it serves.
     pub(crate) fn spawn(&mut self) {
-        // Another build of it, such as one for release, can be had by hand.
-        let binary = std::env::var_os("RELAIS_CRASH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_relais").into());
-        let mut child = Command::new(binary)
-            .arg("--config")
-            .arg(&self.config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let log = Arc::clone(&self.log);
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok).filter(|line| !line.contains("\"level\":\"INFO\"")) {
-                let mut log = log.lock().unwrap();
-                if log.len() >= LINES_MAX {
-                    log.pop_front();
-                }
-                log.push_back(line);
-            }
-        });
-        self.child = Some(child);
+        self.child = Some(relais(&self.config, &self.log));
     }
 
     /// SIGKILL.
@@ -111,6 +91,26 @@ impl World {
     pub(crate) fn database(&self) -> PathBuf {
         self.dir.path().join("data/inbox.db")
     }
+}
+
+/// The real binary with this configuration; the last of its lines that tell of trouble go to `log`.
+pub(crate) fn relais(config: &Path, log: &Arc<Mutex<VecDeque<String>>>) -> Child {
+    // Another build of it, such as one for release, can be had by hand.
+    let binary = std::env::var_os("RELAIS_CRASH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_relais").into());
+    let mut child =
+        Command::new(binary).arg("--config").arg(config).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let log = Arc::clone(log);
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok).filter(|line| !line.contains("\"level\":\"INFO\"")) {
+            let mut log = log.lock().unwrap();
+            if log.len() >= LINES_MAX {
+                log.pop_front();
+            }
+            log.push_back(line);
+        }
+    });
+    child
 }
 
 impl Drop for World {
@@ -213,6 +213,10 @@ fn toml(chatwoot: &FakeChatwoot, model: &Server, port: u16, with_user: bool) -> 
         agent_tries = 2
         chatwoot_wait_ms = 700
         chatwoot_tries = 4
+        chatwoot_calls_per_minute = 1000000
+        chatwoot_pause_ms = 20
+        loop_turns_max = 1000000
+        loop_flips_max = 1000000
         [[upstream]]
         name = "main"
         base_url = "{}/v1"

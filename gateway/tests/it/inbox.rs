@@ -77,7 +77,7 @@ async fn child() {
             loaded.deliveries.iter().for_each(|stored| say("\nfinishing", stored.message_id));
             let finish = Finish {
                 conversation: work.row,
-                deliveries: loaded.deliveries.iter().map(|stored| stored.seq).collect(),
+                deliveries: loaded.deliveries.iter().map(|stored| (stored.seq, "replied")).collect(),
                 outcome: "replied",
                 turn: None,
                 lines: Vec::new(),

@@ -11,6 +11,7 @@
 
 mod support;
 
+mod agents;
 mod chat;
 mod endpoints;
 mod exact;
@@ -18,7 +19,10 @@ mod inbox;
 mod inbox_report;
 mod ledger;
 mod limits;
+mod neighbours;
 mod relay;
 mod reload;
+mod swagger;
+mod sweep;
 mod upstream_answers;
 mod upstreams;

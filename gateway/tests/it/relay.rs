@@ -10,16 +10,18 @@ use http_body_util::BodyExt as _;
 use relais_gateway::admission::{AGENT_KEY, Account, Counts, Delta, Journal, Kind};
 use relais_gateway::agent::Agents;
 use relais_gateway::chatwoot::event::{self, Event, EventKind, Parsed};
+use relais_gateway::chatwoot::installation::Installations;
 use relais_gateway::clock::Clock;
 use relais_gateway::config::Config;
 use relais_gateway::http::client::Client;
 use relais_gateway::http::resolve::Resolver;
 use relais_gateway::inbox::{ConversationKey, Delivery, Inbox, Sameness};
+use relais_gateway::llm::upstream::Upstreams;
 use relais_gateway::metrics::Metrics;
 use relais_gateway::relay::{Payer, RelayHandle, RelayParts, Served};
 use relais_loadtest::fakes::chatwoot::{
-    Act, Author, CallEffect, CallFault, ConversationKey as Key, DeliveryEffect, DeliveryFault, Endpoint, FakeChatwoot,
-    Faults, MessageType, Settings, Status,
+    Act, Author, CallEffect, CallFault, ConversationKey as Key, Delivery as Webhook, DeliveryEffect, DeliveryFault,
+    Endpoint, FakeChatwoot, Faults, MessageType, Outcome, Settings, Status,
 };
 use relais_loadtest::fakes::llm::{Behaviour, FakeLlm, Fault, FaultKind, Settings as LlmSettings, When};
 use relais_loadtest::http::{Hangup, Server, reply};
@@ -27,24 +29,27 @@ use tempfile::TempDir;
 
 use crate::support::{DEADLINE, config};
 
+mod loops;
+mod voice;
+
 /// What the model says, unless told otherwise.
 const ANSWER: &str = "It is on its way.";
 
 /// A Chatwoot, a model, and our half between them without its edge.
-struct World {
-    chatwoot: FakeChatwoot,
-    llm: FakeLlm,
+pub(crate) struct World {
+    pub(crate) chatwoot: FakeChatwoot,
+    pub(crate) llm: FakeLlm,
     /// Where webhooks arrive; empty while "the process" is down.
     inbox: Arc<Mutex<Option<Inbox>>>,
     _receiver: Server,
     relay: Option<RelayHandle>,
     config: Arc<Config>,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// The tenant's.
     account: Arc<Account>,
     /// The plan includes handing over.
     handoff: bool,
-    dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 impl World {
@@ -59,12 +64,20 @@ impl World {
 
     /// `plans`: the tenant's, and what else is to stand beside them.
     async fn start_on(plans: &str, relay: &str, channel: &str, settings: Settings) -> Self {
+        Self::start_changed(settings, |chatwoot, llm| toml(chatwoot, llm, plans, relay, channel)).await
+    }
+
+    /// `written`: the configuration, of which the first channel of the first tenant is served.
+    pub(crate) async fn start_changed(
+        settings: Settings,
+        written: impl FnOnce(&FakeChatwoot, &FakeLlm) -> String,
+    ) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let chatwoot = FakeChatwoot::start(Settings { retry_wait_ms: 20, ..settings }).await.unwrap();
         let behaviour = Behaviour { answer: Some(ANSWER.to_owned()), ..Behaviour::default() };
         let llm = FakeLlm::start(LlmSettings { behaviour, ..LlmSettings::default() }).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let config = Arc::new(config(&toml(&chatwoot, &llm, plans, relay, channel), dir.path()));
+        let config = Arc::new(config(&written(&chatwoot, &llm), dir.path()));
         let inbox: Arc<Mutex<Option<Inbox>>> = Arc::default();
         let receiver = receive(Arc::clone(&inbox)).await;
         chatwoot.set_outgoing_url(&format!("{}/chatwoot/acme", receiver.url()));
@@ -79,12 +92,13 @@ impl World {
     }
 
     /// Starts "the process".
-    fn up(&mut self) {
+    pub(crate) fn up(&mut self) {
         let clock = Clock::system();
         self.metrics = Arc::new(Metrics::new().unwrap());
         let inbox = Inbox::open(self.dir.path(), &self.config.inbox, clock.clone(), Arc::clone(&self.metrics)).unwrap();
         let http = Client::new(Resolver::new(), Duration::from_secs(1));
-        let agents = Arc::new(Agents::build(&self.config, &http, Arc::clone(&self.metrics)).unwrap());
+        let upstreams = Upstreams::new(&self.config.upstreams, &clock, &self.metrics, None).unwrap();
+        let agents = Arc::new(Agents::build(&self.config, &upstreams, &http, Arc::clone(&self.metrics)).unwrap());
         let tenant = &self.config.tenants[0];
         let channel = Arc::clone(&tenant.channels[0]);
         let (account, policy) = (Arc::clone(&self.account), Arc::clone(&tenant.policy));
@@ -97,6 +111,7 @@ impl World {
             }),
             agents: Arc::new(arc_swap::ArcSwap::new(agents)),
             http,
+            installations: Arc::new(Installations::new(&self.config.relay, clock.clone())),
             clock,
             metrics: Arc::clone(&self.metrics),
             limits: self.config.relay.clone(),
@@ -106,7 +121,7 @@ impl World {
     }
 
     /// Ends "the process" in the middle of whatever it does.
-    async fn crash(&mut self) {
+    pub(crate) async fn crash(&mut self) {
         *self.inbox.lock().unwrap() = None;
         self.relay.take().unwrap().drain(Duration::ZERO).await;
         // A process takes its threads with it; here the writer must have ended before another one begins.
@@ -122,37 +137,37 @@ impl World {
         assert!(ended.await.is_ok(), "the inbox did not end");
     }
 
-    async fn customer_says(&self, text: &str) -> Key {
+    pub(crate) async fn customer_says(&self, text: &str) -> Key {
         let key = self.chatwoot.new_conversation().unwrap();
         self.chatwoot.customer(key).says(text).unwrap();
         key
     }
 
     /// What the bot said to the customer.
-    fn replies(&self, key: Key) -> Vec<String> {
+    pub(crate) fn replies(&self, key: Key) -> Vec<String> {
         let seen = self.chatwoot.seen_by_customer(key).into_iter();
         let ours =
             seen.filter(|seen| seen.message_type == MessageType::Outgoing && matches!(seen.by, Some(Author::Bot(_))));
         ours.filter_map(|seen| seen.content).collect()
     }
 
-    fn notes(&self, key: Key) -> Vec<String> {
+    pub(crate) fn notes(&self, key: Key) -> Vec<String> {
         let messages = self.chatwoot.conversation(key).unwrap().messages.into_iter();
         messages.filter(|message| message.private).filter_map(|message| message.content).collect()
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let waited = self.chatwoot.wait_until(DEADLINE, |_| holds(self)).await;
         assert!(waited.is_ok(), "{what}; page:\n{}", self.page());
     }
 
-    async fn until_replied(&self, key: Key, times: usize) {
+    pub(crate) async fn until_replied(&self, key: Key, times: usize) {
         self.until(&format!("{times} replies, not {:?}", self.replies(key)), |world| world.replies(key).len() == times)
             .await;
     }
 
     /// Waits until everything that was accepted has ended, all echoes included.
-    async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         let pending = || self.inbox.lock().unwrap().as_ref().map_or(0, Inbox::pending);
         let settled = tokio::time::timeout(DEADLINE, async {
             // A lane counts its turn after it is durable, and ends when nothing is left.
@@ -171,25 +186,29 @@ impl World {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    fn turns(&self, outcome: &str) -> u64 {
+    pub(crate) fn turns(&self, outcome: &str) -> u64 {
         self.metrics.relay.turns.with_label_values(&[outcome]).get()
+    }
+
+    fn messages(&self, outcome: &str) -> u64 {
+        self.metrics.relay.messages.with_label_values(&[outcome]).get()
     }
 
     fn lanes(&self) -> i64 {
         self.metrics.relay.lanes.get()
     }
 
-    async fn model_asked(&self, times: u64) {
+    pub(crate) async fn model_asked(&self, times: u64) {
         assert!(self.llm.wait_until(|totals| totals.started >= times, DEADLINE).await, "the model was not asked");
     }
 
-    fn calls_fail(&self, on: Endpoint, times: u32, effect: CallEffect) {
+    pub(crate) fn calls_fail(&self, on: Endpoint, times: u32, effect: CallEffect) {
         let calls = vec![CallFault::next(on, times, effect)];
         self.chatwoot.set_faults(Faults { calls, ..Faults::default() });
     }
 }
 
-fn toml(chatwoot: &FakeChatwoot, llm: &FakeLlm, plans: &str, relay: &str, channel: &str) -> String {
+pub(crate) fn toml(chatwoot: &FakeChatwoot, llm: &FakeLlm, plans: &str, relay: &str, channel: &str) -> String {
     let world = chatwoot.world();
     format!(
         r#"
@@ -205,6 +224,8 @@ fn toml(chatwoot: &FakeChatwoot, llm: &FakeLlm, plans: &str, relay: &str, channe
         agent_tries = 2
         chatwoot_wait_ms = 700
         chatwoot_tries = 4
+        chatwoot_calls_per_minute = 1000000
+        chatwoot_pause_ms = 20
         {relay}
         [[upstream]]
         name = "main"
@@ -305,6 +326,7 @@ async fn a_burst_is_one_question() {
     world.settled().await;
     assert_eq!((world.replies(key).len(), world.llm.totals().finished), (1, 1));
     assert!(world.llm.calls()[0].body.contains("I have a question"));
+    assert_eq!((world.messages("superseded"), world.messages("replied"), world.turns("replied")), (2, 1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -318,6 +340,7 @@ async fn a_newer_message_starts_the_turn_over_with_both() {
     world.until_replied(key, 1).await;
     world.settled().await;
     assert_eq!((world.turns("superseded"), world.turns("replied"), world.replies(key).len()), (1, 1, 1));
+    assert_eq!((world.messages("superseded"), world.messages("replied")), (1, 1));
     let totals = world.llm.totals();
     assert_eq!((totals.client_left, totals.finished), (1, 1), "the first call was not cancelled");
 }
@@ -603,7 +626,13 @@ async fn many_conversations_under_faults_and_a_crash_each_end_once() {
             world.up();
         }
     }
-    world.until("all answered", |world| keys.iter().all(|key| !world.replies(*key).is_empty())).await;
+    // While the process was down a webhook may have failed for good: Chatwoot then gives the conversation to humans.
+    let failed = |world: &World, key: Key| {
+        let about = |delivery: &Webhook| delivery.key == key && delivery.event == "message_created";
+        world.chatwoot.deliveries().iter().any(|delivery| about(delivery) && delivery.outcome == Outcome::Failed)
+    };
+    let ended = |world: &World, key: Key| !world.replies(key).is_empty() || failed(world, key);
+    world.until("all answered", |world| keys.iter().all(|key| ended(world, *key))).await;
     world.settled().await;
     for key in keys {
         let replies = world.replies(key);

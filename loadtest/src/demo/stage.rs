@@ -18,10 +18,19 @@ use super::children::Children;
 use super::show::Show;
 use crate::http::exchange;
 
-/// The shop's FAQ, one topic a file.
-const KNOWLEDGE: [(&str, &str); 5] = [
+/// The shop's FAQ in English and French, one topic a file.
+const KNOWLEDGE: [(&str, &str); 14] = [
+    ("boutique.md", include_str!("../../demo/knowledge/boutique.md")),
+    ("commandes.md", include_str!("../../demo/knowledge/commandes.md")),
     ("delivery.md", include_str!("../../demo/knowledge/delivery.md")),
+    ("garantie.md", include_str!("../../demo/knowledge/garantie.md")),
+    ("livraison.md", include_str!("../../demo/knowledge/livraison.md")),
+    ("orders.md", include_str!("../../demo/knowledge/orders.md")),
+    ("paiement.md", include_str!("../../demo/knowledge/paiement.md")),
     ("payment.md", include_str!("../../demo/knowledge/payment.md")),
+    ("products.md", include_str!("../../demo/knowledge/products.md")),
+    ("produits.md", include_str!("../../demo/knowledge/produits.md")),
+    ("retours.md", include_str!("../../demo/knowledge/retours.md")),
     ("returns.md", include_str!("../../demo/knowledge/returns.md")),
     ("shop.md", include_str!("../../demo/knowledge/shop.md")),
     ("warranty.md", include_str!("../../demo/knowledge/warranty.md")),

@@ -19,12 +19,14 @@ pub(crate) const USER: &str = "fake-user-token";
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum How {
     Status(u16),
+    Redirect(&'static str),
     Hangup,
     Never,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Got {
+    pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) raw: Bytes,
     pub(crate) body: Value,
@@ -57,10 +59,15 @@ impl Receiver {
                 let (head, body) = request.into_parts();
                 let raw = body.collect().await.map_err(|_| Hangup)?.to_bytes();
                 let body = serde_json::from_slice(&raw).unwrap();
-                into.lock().unwrap().push(Got { headers: head.headers, raw, body });
+                into.lock().unwrap().push(Got { path: head.uri.path().to_owned(), headers: head.headers, raw, body });
                 let how = from.lock().unwrap().pop_front();
                 match how.unwrap_or(How::Status(200)) {
                     How::Status(status) => Ok(reply(StatusCode::from_u16(status).unwrap(), "text/plain", "")),
+                    How::Redirect(to) => {
+                        let mut response = reply(StatusCode::FOUND, "text/plain", "");
+                        response.headers_mut().insert("location", to.parse().unwrap());
+                        Ok(response)
+                    }
                     How::Hangup => Err(Hangup),
                     How::Never => std::future::pending().await,
                 }
@@ -128,11 +135,24 @@ pub(crate) async fn try_call(
     path: &str,
     body: &Value,
 ) -> Option<Answered> {
+    let bytes = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+    send(fake, token, method, path, "application/json", bytes).await
+}
+
+/// One call with whatever body; `None` if the connection closed without an answer.
+pub(crate) async fn send(
+    fake: &FakeChatwoot,
+    token: &str,
+    method: &str,
+    path: &str,
+    content_type: &str,
+    bytes: Bytes,
+) -> Option<Answered> {
     let mut request = Request::builder().method(method).uri(format!("{}{path}", fake.url()));
+    request = request.header("content-type", content_type);
     if !token.is_empty() {
         request = request.header("api_access_token", token);
     }
-    let bytes = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
     let response = exchange(request.body(Full::new(bytes)).unwrap(), DEADLINE).await.ok()?;
     let status = response.status().as_u16();
     let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();

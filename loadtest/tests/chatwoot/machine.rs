@@ -159,19 +159,6 @@ async fn later_releases_make_the_bot_an_owner() {
 }
 
 #[tokio::test]
-async fn a_survey_goes_out_once() {
-    let (fake, _receiver) = start(quick()).await;
-    fake.set_survey(fake.world().chatwoot_inbox_id, true);
-    let key = fake.new_conversation().unwrap();
-    for _ in 0..2 {
-        fake.resolve(key).unwrap();
-        fake.set_pending(key).unwrap();
-    }
-    let surveys = fake.seen_by_customer(key);
-    assert_eq!(surveys.iter().filter(|seen| seen.message_type == MessageType::Template).count(), 1);
-}
-
-#[tokio::test]
 async fn what_is_full_refuses() {
     let mut settings = quick();
     settings.bounds.conversations_max = 1;

@@ -1,16 +1,16 @@
 //! Webhook bodies have the keys the real thing's have, all of them and no others.
 //!
-//! The examples they are compared with are not in this repository. `RELAIS_CHATWOOT_EVENTS` names
-//! their folder; without it `shared/chatwoot/events` beside the workspace is tried. Where neither
-//! is there the comparison is skipped, loudly, and the key lists below still hold.
+//! The examples they are compared with are not in this repository. `RELAIS_SHARED` names the folder that has them as
+//! `chatwoot/events`; without it `shared` beside the workspace is tried. Where neither is there the comparison is
+//! skipped, loudly, and the key lists below still hold.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use relais_loadtest::fakes::chatwoot::{Act, Assignee, ConversationKey, FakeChatwoot, NewContact};
 use serde_json::{Value, json};
 
-use crate::harness::{BOT, Got, Receiver, on, quick, settled, start};
+use crate::harness::{quick, settled, start};
+use crate::scenes;
 
 const MESSAGE_KEYS: [&str; 14] = [
     "account",
@@ -91,8 +91,8 @@ async fn both_envelopes_and_the_forms_of_their_fields() {
 }
 
 fn examples() -> Option<PathBuf> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/chatwoot/events");
-    let found = std::env::var_os("RELAIS_CHATWOOT_EVENTS").map_or(beside, PathBuf::from);
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    let found = std::env::var_os("RELAIS_SHARED").map_or(beside, PathBuf::from).join("chatwoot/events");
     found.is_dir().then_some(found)
 }
 
@@ -112,199 +112,32 @@ fn paths(value: &Value, at: &str, into: &mut BTreeSet<String>) {
     }
 }
 
-/// Plays one scene and returns the webhook about it.
-async fn scene(fake: &FakeChatwoot, receiver: &Receiver, name: &str) -> Value {
-    let channel = match name {
-        _ if name.ends_with(".api_channel") => "Channel::Api",
-        _ if name.ends_with(".whatsapp")
-            || name.ends_with("external_echo")
-            || name.contains("deliver")
-            || name.contains("attachment") =>
-        {
-            "Channel::Whatsapp"
-        }
-        _ => "Channel::WebWidget",
-    };
-    let inbox_id = fake.add_inbox("Inbox", channel, true);
-    let key = fake.new_conversation_in(inbox_id, NewContact::default()).unwrap();
-    let text = || "Some text".to_owned();
-    let act = |act| fake.act(key, act).unwrap();
-    let say = || act(Act::CustomerSays { text: text() });
-    let post = async |body| on(fake, BOT, key, "POST", "messages", body).await.json()["id"].as_u64().unwrap();
-    match name.split_once('.').unwrap_or((name, "")) {
-        (_, "incoming.attachment_image") => {
-            let url = "https://chat.example.com/receipt.png".to_owned();
-            act(Act::CustomerSendsFile { file_type: "image".to_owned(), url });
-        }
-        (_, "incoming.conversation_open_human_assigned") => {
-            act(Act::AssignTeam { team_id: fake.world().team_ids.first().copied() });
-            act(Act::HumanTakesOver);
-            act(Act::HumanReplies { text: text() });
-            say();
-        }
-        (_, "incoming.conversation_assigned_to_bot") => {
-            act(Act::AssignBot { bot_id: fake.world().bot_id });
-            say();
-        }
-        ("message_created", incoming) if incoming.starts_with("incoming") => drop(say()),
-        (_, "outgoing.agent_bot_own_echo") => {
-            say();
-            post(json!({ "content": "Yes.", "content_attributes": { "relay_turn_id": "t" } })).await;
-        }
-        (_, "outgoing.human_agent") => {
-            act(Act::HumanTakesOver);
-            act(Act::HumanReplies { text: text() });
-        }
-        (_, "outgoing.human_agent_while_pending") => drop(act(Act::HumanReplies { text: text() })),
-        (_, "outgoing.private_note") => {
-            act(Act::HumanTakesOver);
-            act(Act::HumanReplies { text: text() });
-            settled(fake).await;
-            receiver.forget();
-            act(Act::PrivateNote { text: text() });
-        }
-        (_, "outgoing.external_echo") => drop(act(Act::ExternalEcho { text: text() })),
-        (_, "outgoing.automation_rule") => drop(act(Act::AutomationSays { text: text() })),
-        (_, "template.greeting") => drop(act(Act::TemplateSays { text: text() })),
-        (_, "outgoing.delivered") => {
-            let message_id = post(json!({ "content": "x" })).await;
-            act(Act::MarkDelivered { message_id });
-        }
-        (_, "outgoing.delivery_failed") => {
-            let message_id = post(json!({ "content": "x" })).await;
-            act(Act::MarkFailed { message_id, error: "131047".to_owned() });
-        }
-        (_, "outgoing.deleted") => {
-            act(Act::HumanTakesOver);
-            let message_id = fake.human_replies(key, "x").unwrap();
-            act(Act::DeleteMessage { message_id });
-        }
-        (_, "outgoing.input_select_answered") => {
-            let picked = json!([{ "title": "A", "value": "a" }]);
-            let select =
-                json!({ "content": "?", "content_type": "input_select", "content_attributes": { "items": picked } });
-            let message_id = post(select).await;
-            act(Act::CustomerAnswers { message_id, submitted_values: picked });
-        }
-        ("conversation_opened", _) | (_, "pending_to_open" | "status_changed") => {
-            post(json!({ "content": "x" })).await;
-            on(fake, BOT, key, "POST", "toggle_status", json!({ "status": "open" })).await;
-        }
-        ("conversation_resolved", _) => {
-            post(json!({ "content": "x" })).await;
-            act(Act::Resolve);
-        }
-        (_, "resolved_to_pending") => {
-            act(Act::HumanTakesOver);
-            act(Act::Resolve);
-            settled(fake).await;
-            receiver.forget();
-            say();
-        }
-        (_, "open_to_resolved") => {
-            act(Act::HumanTakesOver);
-            post(json!({ "content": "x" })).await;
-            settled(fake).await;
-            receiver.forget();
-            act(Act::Resolve);
-        }
-        (_, "snoozed") => {
-            act(Act::AssignHuman { human_id: Some(fake.world().human_id) });
-            post(json!({ "content": "x" })).await;
-            act(Act::Snooze { until_s: 1_900_000_000 });
-        }
-        ("conversation_updated", what) => updated(fake, receiver, key, what).await,
-        (event, variant) => panic!("no scene for {event}.{variant}"),
-    }
-    settled(fake).await;
-    let event = name.split('.').next().unwrap();
-    let got: Vec<Got> = receiver.got().into_iter().filter(|got| got.event() == event).collect();
-    got.last().unwrap_or_else(|| panic!("{name}: no {event} among {:?}", receiver.events())).body.clone()
-}
-
-async fn updated(fake: &FakeChatwoot, receiver: &Receiver, key: ConversationKey, what: &str) {
-    if matches!(what, "waiting_since_cleared" | "assigned_to_agent_bot") {
-        fake.customer(key).says("x").unwrap();
-    }
-    if what != "assigned_to_agent_bot" {
-        on(fake, BOT, key, "POST", "messages", json!({ "content": "x" })).await;
-    }
-    settled(fake).await;
-    if what == "waiting_since_cleared" {
-        return;
-    }
-    receiver.forget();
-    match what {
-        "labels" => drop(on(fake, BOT, key, "POST", "labels", json!({ "labels": ["billing"] })).await),
-        "priority" => drop(on(fake, BOT, key, "POST", "toggle_priority", json!({ "priority": "high" })).await),
-        "custom_attributes" => {
-            let body = json!({ "custom_attributes": { "relay_state": "handed_off" } });
-            on(fake, BOT, key, "POST", "custom_attributes", body).await;
-        }
-        "team_assigned" => {
-            let team_id = fake.world().team_ids.first().copied();
-            fake.act(key, Act::AssignTeam { team_id }).unwrap();
-        }
-        "assigned_to_agent_bot" => {
-            fake.act(key, Act::AssignBot { bot_id: fake.world().bot_id }).unwrap();
-            assert_eq!(fake.conversation(key).unwrap().assignee, Some(Assignee::Bot(fake.world().bot_id)));
-        }
-        "auto_assigned_on_handoff" => {
-            fake.set_human_online(fake.world().human_id, true);
-            on(fake, BOT, key, "POST", "toggle_status", json!({ "status": "open" })).await;
-            fake.set_human_online(fake.world().human_id, false);
-        }
-        other => panic!("no scene for conversation_updated.{other}"),
-    }
-}
-
-const COMPARED: [&str; 31] = [
-    "message_created.incoming.web_widget",
-    "message_created.incoming.api_channel",
-    "message_created.incoming.whatsapp",
-    "message_created.incoming.attachment_image",
-    "message_created.incoming.conversation_open_human_assigned",
-    "message_created.incoming.conversation_assigned_to_bot",
-    "message_created.outgoing.agent_bot_own_echo",
-    "message_created.outgoing.human_agent",
-    "message_created.outgoing.human_agent_while_pending",
-    "message_created.outgoing.private_note",
-    "message_created.outgoing.external_echo",
-    "message_created.outgoing.automation_rule",
-    "message_created.template.greeting",
-    "message_updated.outgoing.delivered",
-    "message_updated.outgoing.delivery_failed",
-    "message_updated.outgoing.deleted",
-    "message_updated.outgoing.input_select_answered",
-    "conversation_opened",
-    "conversation_resolved",
-    "conversation_status_changed.pending_to_open",
-    "conversation_status_changed.resolved_to_pending",
-    "conversation_status_changed.open_to_resolved",
-    "conversation_status_changed.snoozed",
-    "conversation_updated.status_changed",
-    "conversation_updated.labels",
-    "conversation_updated.priority",
-    "conversation_updated.custom_attributes",
-    "conversation_updated.team_assigned",
-    "conversation_updated.assigned_to_agent_bot",
-    "conversation_updated.auto_assigned_on_handoff",
-    "conversation_updated.waiting_since_cleared",
+/// The examples the fake has nothing like, and why.
+const NOT_MADE: [(&str, &str); 6] = [
+    ("account_created", "goes to the installation's own URL only"),
+    ("automation_event.conversation_updated", "automation rules are not in the fake"),
+    ("macro.executed", "macros are not in the fake"),
+    ("inbox_created", "off unless an operator switches inbox events on"),
+    ("inbox_updated", "off unless an operator switches inbox events on"),
+    ("message_created.outgoing.captain", "Captain is not in the fake"),
 ];
 
 #[tokio::test]
 async fn key_sets_are_those_of_the_examples() {
     let Some(folder) = examples() else {
         eprintln!("\n*** SKIPPED: no example webhooks here, payload keys were NOT compared with the real thing's ***");
-        eprintln!("*** set RELAIS_CHATWOOT_EVENTS to the folder that holds them ***\n");
+        eprintln!("*** set RELAIS_SHARED to the folder that holds chatwoot/events ***\n");
         return;
     };
+    let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+    let mut names: Vec<String> = files.map(|file| file.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    names.sort();
     let mut wrong = Vec::new();
-    for name in COMPARED {
+    for name in names.iter().filter(|name| NOT_MADE.iter().all(|(not_made, _)| not_made != name)) {
         let text = std::fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
         let example: Value = serde_json::from_str(&text).unwrap();
         let (fake, receiver) = start(quick()).await;
-        let ours = scene(&fake, &receiver, name).await;
+        let ours = scenes::play(&fake, &receiver, name).await;
         let (mut expected, mut actual) = (BTreeSet::new(), BTreeSet::new());
         paths(&example, "", &mut expected);
         paths(&ours, "", &mut actual);

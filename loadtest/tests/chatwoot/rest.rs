@@ -3,7 +3,7 @@
 use relais_loadtest::fakes::chatwoot::{Act, Assignee, Refused, Rules, Settings};
 use serde_json::{Value, json};
 
-use crate::harness::{BOT, Receiver, USER, call, on, path, quick, settled, start};
+use crate::harness::{BOT, USER, call, on, path, quick, settled, start};
 
 #[tokio::test]
 async fn a_bot_token_opens_its_table_and_nothing_else() {
@@ -242,44 +242,6 @@ async fn the_list_of_conversations_filters_and_pages() {
     assert_eq!(list("status=pending&page=2").await["payload"].as_array().unwrap().len(), 4);
     assert_eq!(list("status=all").await["meta"]["all_count"], 30);
     assert_eq!(list("status=pending&inbox_id=1").await["payload"], json!([]));
-}
-
-#[tokio::test]
-async fn onboarding_finds_its_way() {
-    let (fake, _receiver) = start(quick()).await;
-    let account = async |method: &str, rest: &str, body: Value| {
-        let answer = call(&fake, USER, method, &format!("/api/v1/accounts/1/{rest}"), body).await;
-        assert_eq!(answer.status, 200, "{method} {rest}: {}", answer.text);
-        if answer.text.is_empty() { Value::Null } else { answer.json() }
-    };
-    let profile = call(&fake, USER, "GET", "/api/v1/profile", Value::Null).await.json();
-    assert_eq!(profile["accounts"][0]["role"], "administrator");
-    let hook = Receiver::start().await;
-    let bot = account("POST", "agent_bots", json!({ "name": "New", "outgoing_url": hook.url() })).await;
-    assert!(bot["secret"].is_string() && bot["access_token"].is_string());
-    let old = bot["secret"].clone();
-    let reset = account("POST", &format!("agent_bots/{}/reset_secret", bot["id"]), Value::Null).await;
-    assert_ne!(reset["secret"], old);
-    assert_eq!(account("GET", "agent_bots", Value::Null).await.as_array().unwrap().len(), 2);
-    // The self-test: an API inbox, a contact, a conversation, an incoming message, a signed delivery.
-    let inbox = account("POST", "inboxes", json!({ "name": "Self-test", "channel": { "type": "api" } })).await;
-    assert!(inbox["secret"].is_string() && inbox["inbox_identifier"].is_string());
-    let at = format!("inboxes/{}", inbox["id"]);
-    assert_eq!(account("GET", &format!("{at}/agent_bot"), Value::Null).await["agent_bot"], json!({}));
-    account("POST", &format!("{at}/set_agent_bot"), json!({ "agent_bot": bot["id"] })).await;
-    assert_eq!(account("GET", &format!("{at}/agent_bot"), Value::Null).await["agent_bot"]["id"], bot["id"]);
-    let contact = account("POST", "contacts", json!({ "name": "Test", "inbox_id": inbox["id"] })).await;
-    let contact_id = &contact["payload"]["contact"]["id"];
-    let body = json!({ "inbox_id": inbox["id"], "contact_id": contact_id, "status": "open" });
-    let conversation = account("POST", "conversations", body).await;
-    assert_eq!(conversation["status"], "pending", "whatever was asked");
-    let messages = format!("conversations/{}/messages", conversation["id"]);
-    account("POST", &messages, json!({ "content": "ping", "message_type": "incoming" })).await;
-    settled(&fake).await;
-    assert_eq!(hook.got()[0].body["content"], "ping");
-    assert_eq!(hook.got()[0].body["sender"]["name"], "Test");
-    account("POST", &format!("{at}/set_agent_bot"), json!({ "agent_bot": null })).await;
-    account("DELETE", &at, Value::Null).await;
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A help centre has hundreds of pages of a few KB; a folder beyond this is a mistake (or a source tree).
 const FILES_MAX: usize = 5_000;
@@ -56,6 +57,22 @@ impl Section {
     pub(super) fn source(&self) -> String {
         if self.heading == self.title { self.title.clone() } else { format!("{} – {}", self.title, self.heading) }
     }
+}
+
+/// Names, sizes and times of every file: differs when one was changed, added or removed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stamp(Vec<(PathBuf, u64, Option<SystemTime>)>);
+
+/// The folder as it is now, without reading any file.
+pub(super) fn stamp(dir: &Path) -> Result<Stamp, KnowledgeError> {
+    let mut files = Vec::new();
+    collect(dir, 0, &mut files)?;
+    files.sort();
+    let look = |path: PathBuf| {
+        let meta = fs::metadata(&path).map_err(|source| KnowledgeError::Read { path: path.clone(), source })?;
+        Ok((path, meta.len(), meta.modified().ok()))
+    };
+    files.into_iter().map(look).collect::<Result<_, _>>().map(Stamp)
 }
 
 /// Every section of every `.md` file under `dir`, in the order of their paths.
@@ -116,7 +133,7 @@ fn text(path: &Path, bytes_left: u64) -> Result<String, KnowledgeError> {
     String::from_utf8(bytes).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))
 }
 
-fn cut(text: &str, file_name: &str) -> Vec<Section> {
+pub(super) fn cut(text: &str, file_name: &str) -> Vec<Section> {
     let text = text.trim_start_matches('\u{feff}');
     let mut title = None;
     let mut cuts: Vec<(Option<String>, String)> = vec![(None, String::new())];

@@ -9,7 +9,7 @@ const GROUPS: &[&[&str]] = &[
     &["parcel", "packag", "order", "purchas"],
     &["refund", "reimburs", "repay"],
     &["price", "cost", "fee", "charg"],
-    &["discount", "voucher", "coupon", "promo"],
+    &["discount", "voucher", "coupon", "promo", "reduct", "remis"],
     &["option", "method", "mean"],
     &["broken", "broke", "damag", "defect", "faulti"],
     &["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "weekend"],
@@ -23,6 +23,9 @@ const GROUPS: &[&[&str]] = &[
     &["lund", "mard", "mercred", "jeud", "vendred", "samed", "dimanch"],
     &["retourn", "renvoi", "renvoy"],
     &["del", "duré"],
+    &["pay", "payment", "paid"],
+    &["ouvr", "ouvert", "ouvertur", "horair"],
+    &["supprim", "effac"],
 ];
 
 /// The other words for this one.

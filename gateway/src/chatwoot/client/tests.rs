@@ -14,7 +14,10 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::chatwoot::event::{Assignee, LastMessage, Sender};
+use crate::chatwoot::installation::Installation;
 use crate::config::{Agent, AgentKind, Handoff};
+use crate::conversation::choice;
+use crate::conversation::{Language, Priority};
 use crate::http::resolve::Resolver;
 
 /// What the server does with one request.
@@ -112,8 +115,20 @@ fn channel(address: SocketAddr, user_token: bool) -> Arc<config::Channel> {
         webhook_secrets: Vec::new(),
         user_token: user_token.then(|| "user-token".into()),
         path_token: None,
-        agent: Arc::new(Agent { id: "a".to_owned(), kind: AgentKind::Knowledge { dir: ".".into() } }),
-        handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+        agent: Arc::new(Agent {
+            id: "a".to_owned(),
+            kind: AgentKind::Knowledge { dir: ".".into() },
+            fallback: Vec::new(),
+        }),
+        choices: Vec::new(),
+        handoff: Handoff {
+            team_id: None,
+            teams: Default::default(),
+            unreadable: Default::default(),
+            message: String::new(),
+            notice: String::new(),
+        },
+        idle: config::Idle::default(),
     })
 }
 
@@ -121,7 +136,7 @@ fn chatwoot(address: SocketAddr, user_token: bool, wait_ms: u64) -> Chatwoot {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let http = Client::new(Resolver::new(), Duration::from_secs(5));
     let metrics = Arc::new(Metrics::new().unwrap());
-    Chatwoot::new(http, channel(address, user_token), Duration::from_millis(wait_ms), metrics)
+    Chatwoot::new(http, channel(address, user_token), Installation::roomy(), Duration::from_millis(wait_ms), metrics)
 }
 
 fn conversation_answer() -> Value {
@@ -142,7 +157,7 @@ async fn a_conversation_is_read_as_rest_shows_it() {
     assert_eq!((view.id, view.status, view.assignee), (12, Some(Status::Pending), Assignee::None));
     assert_eq!((view.medium, view.can_reply), (crate::conversation::Medium::Whatsapp, false));
     let turn = TurnMark { turn_id: "0192f0c0-0000-7000-8000-000000000001".parse().unwrap(), part: 1 };
-    assert_eq!(view.last_message, Some(LastMessage { id: 76, turn: Some(turn) }));
+    assert_eq!(view.last_message, Some(LastMessage { id: 76, from: Sender::Bot(5), turn: Some(turn) }));
     let arrived = server.last();
     assert_eq!((arrived.method.as_str(), arrived.token.as_str()), ("GET", "bot-token"));
     assert_eq!(arrived.path, "/api/v1/accounts/7/conversations/12");
@@ -242,6 +257,8 @@ async fn a_failure_says_what_it_means_for_a_second_try() {
     ];
     for (say, class, may_have_acted) in cases {
         server.say(say);
+        // One that no earlier 429 has paused.
+        let calls = Chatwoot { installation: Installation::roomy(), ..calls.clone() };
         let error = calls.post(12, &Outgoing { content: "x", private: true, mark: None }).await.unwrap_err();
         assert_eq!((error.class, error.may_have_acted(), error.call), (class, may_have_acted, "post"));
     }
@@ -281,7 +298,7 @@ async fn a_handoff_in_its_order_as_the_customer_and_the_humans_see_it() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let http = Client::new(Resolver::new(), Duration::from_secs(5));
     let metrics = Arc::new(Metrics::new().unwrap());
-    let calls = Chatwoot::new(http, Arc::new(channel), Duration::from_secs(15), metrics);
+    let calls = Chatwoot::new(http, Arc::new(channel), Installation::roomy(), Duration::from_secs(15), metrics);
     let id = key.conversation_id;
 
     assert_eq!(calls.conversation(id).await.unwrap().status, Some(Status::Pending));
@@ -305,8 +322,18 @@ async fn a_handoff_in_its_order_as_the_customer_and_the_humans_see_it() {
     // The bot may not read a conversation that a team has; the user's token reads it for us.
     let after = calls.conversation(id).await.unwrap();
     assert!(after.has_team && after.status == Some(Status::Open));
-    assert_eq!(after.last_message, Some(LastMessage { id: posted.message_id, turn: Some(mark) }));
+    assert_eq!(after.last_message, Some(LastMessage { id: posted.message_id, from: Sender::Bot(7), turn: Some(mark) }));
     let page = calls.messages_after(id, 0).await.unwrap().unwrap();
     assert!(page.messages.iter().any(|message| message.turn == Some(mark)));
     assert!(page.messages.iter().any(|message| message.private && message.content.as_deref() == Some("Who and what.")));
+
+    // A question with options is shown as such, and read back as the text it was made of.
+    let text = choice::write(Language::English, ["How long does it take?", "What does it cost?"]);
+    let mark = TurnMark { part: 1, ..mark };
+    let asked = calls.post_choice(id, &Choice::read(&text).unwrap(), mark).await.unwrap();
+    let stored = fake.conversation(key).unwrap().messages.into_iter().find(|message| message.id == asked.message_id);
+    assert_eq!(stored.unwrap().content_type, "input_select");
+    let page = calls.messages_after(id, 0).await.unwrap().unwrap();
+    let back = page.messages.iter().find(|message| message.turn == Some(mark)).unwrap();
+    assert_eq!(back.content.as_deref(), Some(text.as_str()));
 }

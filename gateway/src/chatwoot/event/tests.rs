@@ -48,7 +48,7 @@ fn a_customer_s_message_is_read_whole() {
         conversation.contact.custom.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(),
         ["plan=standard", "seats=3"]
     );
-    assert_eq!(conversation.last_message, Some(LastMessage { id: 90001, turn: None }));
+    assert_eq!(conversation.last_message, Some(LastMessage { id: 90001, from: Sender::Customer, turn: None }));
     let message = read.message.unwrap();
     assert_eq!((message.id, message.from, message.created_at_ms), (90001, Sender::Customer, 1_781_774_100_123));
 }

@@ -13,10 +13,12 @@ use relais_loadtest::http::{Server, full};
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::chatwoot::client::{CallClass, CallError, Chatwoot, Outgoing, Priority};
+use crate::chatwoot::client::{CallClass, CallError, Chatwoot, Outgoing};
 use crate::chatwoot::event::{Assignee, LastMessage, Sender, Status, TurnMark};
+use crate::chatwoot::installation::Installation;
 use crate::config::{Agent, AgentKind, Channel, Handoff};
 use crate::conversation::Medium;
+use crate::conversation::Priority;
 use crate::http::client::Client;
 use crate::http::resolve::Resolver;
 use crate::metrics::Metrics;
@@ -69,7 +71,7 @@ impl Stage {
 fn client(channel: Channel, wait: Duration, metrics: &Arc<Metrics>) -> Chatwoot {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let http = Client::new(Resolver::new(), Duration::from_secs(5));
-    Chatwoot::new(http, Arc::new(channel), wait, Arc::clone(metrics))
+    Chatwoot::new(http, Arc::new(channel), Installation::roomy(), wait, Arc::clone(metrics))
 }
 
 /// As the fake's defaults have it.
@@ -84,8 +86,20 @@ fn channel(url: &str) -> Channel {
         webhook_secrets: vec![],
         user_token: Some(SecretString::from("fake-user-token")),
         path_token: None,
-        agent: Arc::new(Agent { id: "faq".to_owned(), kind: AgentKind::Knowledge { dir: "knowledge".into() } }),
-        handoff: Handoff { team_id: None, message: String::new(), notice: String::new() },
+        agent: Arc::new(Agent {
+            id: "faq".to_owned(),
+            kind: AgentKind::Knowledge { dir: "knowledge".into() },
+            fallback: Vec::new(),
+        }),
+        choices: Vec::new(),
+        handoff: Handoff {
+            team_id: None,
+            teams: Default::default(),
+            unreadable: Default::default(),
+            message: String::new(),
+            notice: String::new(),
+        },
+        idle: crate::config::Idle::default(),
     }
 }
 
@@ -96,7 +110,7 @@ async fn a_conversation_is_read() {
     assert_eq!((view.id, view.status, view.assignee), (stage.id(), Some(Status::Pending), Assignee::None));
     assert_eq!((view.medium, view.can_reply, view.has_team), (Medium::Web, true, false));
     let last = stage.fake.seen_by_customer(stage.key).last().unwrap().message_id;
-    assert_eq!(view.last_message, Some(LastMessage { id: last, turn: None }));
+    assert_eq!(view.last_message, Some(LastMessage { id: last, from: Sender::Customer, turn: None }));
     assert!(view.contact.name.is_some());
     assert_eq!(stage.counted("conversation", "ok"), 1);
 }
@@ -139,7 +153,7 @@ async fn a_post_is_ours_marked_and_left_as_it_was_typed() {
     assert_eq!(stored.message(message_id).unwrap().source_id, None);
 
     let view = stage.client(WAIT).conversation(stage.id()).await.unwrap();
-    assert_eq!(view.last_message, Some(LastMessage { id: message_id, turn: Some(MARK) }));
+    assert_eq!(view.last_message, Some(LastMessage { id: message_id, from: Sender::Bot(7), turn: Some(MARK) }));
 }
 
 #[tokio::test]

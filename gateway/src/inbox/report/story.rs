@@ -65,6 +65,8 @@ pub struct TurnStory {
     pub upto_seq: i64,
     /// Why a human takes over, if that is what it does.
     pub handoff: Option<String>,
+    /// The agent that answered, or decided to hand over.
+    pub agent: Option<String>,
     /// Times it was put off.
     pub tries: u32,
     /// Unix ms.
@@ -82,7 +84,7 @@ pub struct TurnStory {
 pub struct PostStory {
     /// Its number within the turn.
     pub part: u32,
-    /// `reply`, `note`, `message`.
+    /// `reply`, `note`, `message`, or `action` for something done.
     pub kind: String,
     /// `planned`, `sending` (may be there), `posted`, `skipped`.
     pub state: &'static str,
@@ -154,9 +156,14 @@ pub(super) fn story(db: &Connection, id: i64, texts: bool) -> Result<Story, rusq
 }
 
 fn turns(db: &Connection, conversation: i64, texts: bool) -> Result<Vec<TurnStory>, rusqlite::Error> {
-    let sql = "SELECT id, upto_seq, handoff, deferrals, planned_at_ms, outcome, ended_at_ms FROM turns
-               WHERE conversation = ?1 ORDER BY seq";
-    let mut statement = db.prepare_cached(sql)?;
+    // A file that no gateway of this version has opened yet does not have it.
+    let has_agent = db.prepare("SELECT 1 FROM pragma_table_info('turns') WHERE name = 'agent'")?.exists([])?;
+    let agent = if has_agent { "agent" } else { "NULL" };
+    let sql = format!(
+        "SELECT id, upto_seq, handoff, deferrals, planned_at_ms, outcome, ended_at_ms, {agent} FROM turns
+         WHERE conversation = ?1 ORDER BY seq"
+    );
+    let mut statement = db.prepare_cached(&sql)?;
     let turns = statement.query_map([conversation], |row| {
         Ok(TurnStory {
             turn: Uuid::from_bytes(row.get(0)?),
@@ -166,6 +173,7 @@ fn turns(db: &Connection, conversation: i64, texts: bool) -> Result<Vec<TurnStor
             planned_at_ms: row.get(4)?,
             outcome: row.get(5)?,
             ended_at_ms: row.get(6)?,
+            agent: row.get(7)?,
             posts: Vec::new(),
         })
     })?;

@@ -15,6 +15,7 @@
 mod answer_body;
 mod breaker;
 mod retry;
+mod single;
 mod target;
 mod verdict;
 
@@ -29,6 +30,7 @@ use tracing::debug;
 
 pub use answer_body::AnswerBody;
 pub use breaker::State;
+pub use single::NotAnswered;
 pub use target::Upstream;
 
 use breaker::Ticket;

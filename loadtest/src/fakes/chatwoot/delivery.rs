@@ -3,8 +3,11 @@
 //! A bot's delivery is tried three times in all, and again only after 429 or exactly 500. Anything
 //! else that is not a 2xx, a timeout and a refused connection included, ends it at once; if it was
 //! about a message and the conversation is pending, the conversation opens. The delivery id stays
-//! the same over the tries, timestamp and signature are made anew. Not imitated: following
-//! redirects (a redirect counts as a failure here) and the block on private addresses.
+//! the same over the tries, timestamp and signature are made anew. Account webhooks and API inboxes
+//! get one try; a failed one to an API inbox marks the message as failed. A delivery whose contact
+//! link is gone when its turn comes is dropped without a word.
+//!
+//! Not imitated: HTTPS, and the basic authorization in a URL.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +15,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{Method, Request};
+use http::{Method, Request, Uri};
 use http_body_util::Full;
 use sha2::Sha256;
 
 use super::Shared;
+use super::emit::Subject;
 use super::fault::{DeliveryEffect, Draw};
 use super::model::ConversationKey;
-use super::record::{Attempt, Happening, Outcome};
+use super::reach::{REDIRECTS_MAX, redirected, refusal};
+use super::record::{Attempt, Happening, Outcome, Route};
 use super::state::{State, now_ms};
 use crate::http::{ExchangeError, exchange, read_all};
 
@@ -28,19 +33,30 @@ const ANSWER_BYTES_MAX: usize = 40 * 1024 * 1024;
 /// How long a delivery that is held back waits for another one to overtake it.
 const HOLD_MS_MAX: u64 = 300;
 
+/// What a webhook carries.
+#[derive(Debug, Clone)]
+pub(super) enum Body {
+    /// Built at the event.
+    Built(Bytes),
+    /// To be built when its job runs.
+    Later(Subject),
+}
+
 /// One webhook on its way.
 #[derive(Debug, Clone)]
 pub(super) struct Outgoing {
     /// Its number in the record.
     pub(super) record: u64,
     pub(super) delivery_id: String,
-    pub(super) bot_id: Option<u64>,
+    pub(super) route: Route,
     pub(super) url: String,
     pub(super) secret: Option<String>,
     pub(super) event: &'static str,
     pub(super) key: ConversationKey,
     pub(super) message_id: Option<u64>,
-    pub(super) body: Bytes,
+    /// The contact's link to the inbox, which the body shows.
+    pub(super) link_id: Option<u64>,
+    pub(super) body: Body,
     pub(super) attempt: u32,
     pub(super) attempts_max: u32,
 }
@@ -48,7 +64,7 @@ pub(super) struct Outgoing {
 /// What is to be done once the lock is free.
 pub(super) enum Task {
     /// Deliver after a delay, then deliver the one it overtook.
-    Deliver { outgoing: Outgoing, delay_ms: u64, then: Option<Box<Outgoing>> },
+    Deliver { outgoing: Box<Outgoing>, delay_ms: u64, then: Option<Box<Outgoing>> },
     /// Stop holding a delivery back if nothing has overtaken it by then.
     Release { hold: u64 },
 }
@@ -74,12 +90,12 @@ impl State {
             }
             if effect == Some(DeliveryEffect::Duplicate) {
                 self.deliveries_waiting += 1;
-                let outgoing = self.duplicate(&outgoing);
+                let outgoing = Box::new(self.duplicate(&outgoing));
                 tasks.push(Task::Deliver { outgoing, delay_ms: 0, then: None });
             }
             let delay_ms = if let Some(DeliveryEffect::DelayMs(delay_ms)) = effect { delay_ms } else { 0 };
             let then = self.held.take().map(|(_, held)| held);
-            tasks.push(Task::Deliver { outgoing, delay_ms, then });
+            tasks.push(Task::Deliver { outgoing: Box::new(outgoing), delay_ms, then });
         }
         tasks
     }
@@ -110,6 +126,37 @@ impl State {
         self.tell(outgoing.key, &Happening::WebhookLost { delivery_id, event });
     }
 
+    /// A worker takes it up: gives the body to send, or drops it because what it shows is gone.
+    fn take_up(&mut self, outgoing: &mut Outgoing) -> Option<Bytes> {
+        let linked = outgoing.link_id.is_none_or(|link_id| self.links.contains_key(&link_id));
+        let body = match &outgoing.body {
+            Body::Built(body) => Some(body.clone()),
+            Body::Later(subject) => self.body_of(outgoing.key, outgoing.event, subject),
+        };
+        let Some(body) = body.filter(|_| linked) else {
+            self.deliveries_waiting -= 1;
+            self.lose(outgoing);
+            return None;
+        };
+        outgoing.body = Body::Built(body.clone());
+        let delivery_id = outgoing.delivery_id.clone();
+        let happening = Happening::WebhookSent { delivery_id, event: outgoing.event, attempt: outgoing.attempt };
+        self.tell(outgoing.key, &happening);
+        Some(body)
+    }
+
+    /// What giving up means: a pending conversation opens, or the message of an API inbox failed.
+    fn give_up(&mut self, outgoing: &Outgoing, why: &str) {
+        let (delivery_id, event) = (outgoing.delivery_id.clone(), outgoing.event);
+        self.tell(outgoing.key, &Happening::WebhookFailed { delivery_id, event });
+        let Some(message_id) = outgoing.message_id else { return };
+        match outgoing.route {
+            Route::Bot(_) => self.bot_failed(outgoing.key),
+            Route::ApiInbox => self.message_failed(outgoing.key, message_id, why),
+            Route::Account => {}
+        }
+    }
+
     fn settle(&mut self, outgoing: &Outgoing, outcome: Outcome) {
         if let Some(record) = self.deliveries.get_mut(outgoing.record) {
             record.outcome = outcome;
@@ -127,7 +174,7 @@ impl Shared {
                     if delay_ms > 0 {
                         tokio::time::sleep(Duration::from_millis(delay_ms)).await;
                     }
-                    deliver(&shared, outgoing).await;
+                    deliver(&shared, *outgoing).await;
                     if let Some(overtaken) = then {
                         deliver(&shared, *overtaken).await;
                     }
@@ -147,9 +194,10 @@ impl Shared {
 /// Tries a delivery until it is accepted or given up, and does what giving up means.
 async fn deliver(shared: &Arc<Shared>, mut outgoing: Outgoing) {
     loop {
-        let tried = attempt(shared, &outgoing).await;
+        let Some(tried) = attempt(shared, &mut outgoing).await else { return };
         let accepted = tried.status.is_some_and(|status| (200..300).contains(&status));
         let retryable = matches!(tried.status, Some(429 | 500)) && outgoing.attempt < outgoing.attempts_max;
+        let why = tried.error.clone().unwrap_or_else(|| format!("HTTP {}", tried.status.unwrap_or_default()));
         shared.change(|state| {
             let happening = Happening::WebhookAnswered {
                 delivery_id: outgoing.delivery_id.clone(),
@@ -168,11 +216,7 @@ async fn deliver(shared: &Arc<Shared>, mut outgoing: Outgoing) {
                 state.settle(&outgoing, if accepted { Outcome::Accepted } else { Outcome::Failed });
             }
             if !accepted && !retryable {
-                let (delivery_id, event) = (outgoing.delivery_id.clone(), outgoing.event);
-                state.tell(outgoing.key, &Happening::WebhookFailed { delivery_id, event });
-                if outgoing.bot_id.is_some() && outgoing.message_id.is_some() {
-                    state.bot_failed(outgoing.key);
-                }
+                state.give_up(&outgoing, &why);
             }
         });
         if accepted || !retryable {
@@ -186,28 +230,45 @@ async fn deliver(shared: &Arc<Shared>, mut outgoing: Outgoing) {
     }
 }
 
-/// One try, holding one of the workers while it lasts.
-async fn attempt(shared: &Arc<Shared>, outgoing: &Outgoing) -> Attempt {
+/// One try, holding one of the workers while it lasts. `None`: there is nothing to send any more.
+async fn attempt(shared: &Arc<Shared>, outgoing: &mut Outgoing) -> Option<Attempt> {
     // Closed never: an error here would mean the semaphore is gone with the fake.
     let _worker = shared.workers.acquire().await;
-    shared.change(|state| {
-        let delivery_id = outgoing.delivery_id.clone();
-        let happening = Happening::WebhookSent { delivery_id, event: outgoing.event, attempt: outgoing.attempt };
-        state.tell(outgoing.key, &happening);
-    });
-    let timeout = Duration::from_millis(shared.settings.webhook_timeout_ms);
+    let body = shared.change(|state| state.take_up(outgoing))?;
     let (at_ms, begun) = (now_ms(), Instant::now());
-    let answered = send(outgoing, timeout).await;
+    let answered = send(shared, outgoing, &body).await;
     let answer_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    match answered {
+    Some(match answered {
         Ok(status) => Attempt { at_ms, status: Some(status), error: None, answer_us },
         Err(error) => Attempt { at_ms, status: None, error: Some(error), answer_us },
-    }
+    })
 }
 
-async fn send(outgoing: &Outgoing, timeout: Duration) -> Result<u16, String> {
-    let request = request(outgoing).map_err(|error| error.to_string())?;
-    let response = exchange(request, timeout).await.map_err(|error| described(&error))?;
+/// Sends it, and again to wherever the answer redirects: the same POST, signed once.
+async fn send(shared: &Shared, outgoing: &Outgoing, body: &Bytes) -> Result<u16, String> {
+    let timeout = Duration::from_millis(shared.settings.webhook_timeout_ms);
+    let timestamp = (now_ms() / 1000).to_string();
+    let signature = outgoing.secret.as_ref().map(|secret| sign(secret, &timestamp, body));
+    let mut url = outgoing.url.clone();
+    for _ in 0..=REDIRECTS_MAX {
+        let at: Uri = url.parse().map_err(|error| format!("{error}"))?;
+        if !shared.settings.private_network_allowed
+            && let Some(why) = refusal(&at).await
+        {
+            return Err(why);
+        }
+        let request = request(outgoing, &at, body, &timestamp, signature.as_deref());
+        let request = request.map_err(|error| error.to_string())?;
+        let response = exchange(request, timeout).await.map_err(|error| described(&error))?;
+        match redirected(&at, response.status().as_u16(), response.headers()) {
+            Some(next) => url = next,
+            None => return finished(response, timeout).await,
+        }
+    }
+    Err(format!("Got {REDIRECTS_MAX} redirects fetching {}", outgoing.url))
+}
+
+async fn finished(response: http::Response<hyper::body::Incoming>, timeout: Duration) -> Result<u16, String> {
     let status = response.status().as_u16();
     // The body is read and ignored; one that stalls is a failure all the same.
     match tokio::time::timeout(timeout, read_all(response.into_body(), ANSWER_BYTES_MAX)).await {
@@ -224,19 +285,23 @@ fn described(error: &ExchangeError) -> String {
     }
 }
 
-fn request(outgoing: &Outgoing) -> Result<Request<Full<Bytes>>, http::Error> {
+fn request(
+    outgoing: &Outgoing,
+    at: &Uri,
+    body: &Bytes,
+    timestamp: &str,
+    signature: Option<&str>,
+) -> Result<Request<Full<Bytes>>, http::Error> {
     let mut request = Request::builder()
         .method(Method::POST)
-        .uri(&outgoing.url)
+        .uri(at)
         .header(CONTENT_TYPE, "application/json")
         .header(ACCEPT, "application/json")
         .header("x-chatwoot-delivery", &outgoing.delivery_id);
-    if let Some(secret) = &outgoing.secret {
-        let timestamp = (now_ms() / 1000).to_string();
-        let signature = sign(secret, &timestamp, &outgoing.body);
+    if let Some(signature) = signature {
         request = request.header("x-chatwoot-timestamp", timestamp).header("x-chatwoot-signature", signature);
     }
-    request.body(Full::new(outgoing.body.clone()))
+    request.body(Full::new(body.clone()))
 }
 
 /// `X-Chatwoot-Signature` of a body: the secret's bytes as the key, timestamp, dot and body as the message.

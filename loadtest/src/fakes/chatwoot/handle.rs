@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::act::{Act, NewContact};
 use super::fault::Faults;
 use super::machine::Refused;
-use super::model::{Attributes, Author, Conversation, ConversationKey, MessageType, Role, Status};
+use super::model::{Attributes, Author, Conversation, ConversationKey, MessageType, Role, Status, Templates};
 use super::record::{Call, Delivery};
 use super::state::State;
 use super::{Settings, Shared, World, locked, rest};
@@ -109,6 +109,12 @@ impl FakeChatwoot {
         self.shared.change(|state| state.faults = faults);
     }
 
+    /// What is left of the faults.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        self.shared.look(|state| state.faults.clone())
+    }
+
     /// Adds an inbox of this channel class with the first bot attached, or without a bot.
     #[must_use]
     pub fn add_inbox(&self, name: &str, channel: &str, with_bot: bool) -> u64 {
@@ -125,7 +131,37 @@ impl FakeChatwoot {
     /// Adds a bot and returns its id; its secret and token are random.
     #[must_use]
     pub fn add_bot(&self, name: &str, outgoing_url: &str) -> u64 {
-        self.shared.change(|state| state.add_bot(state.settings.account_id, name, Some(outgoing_url.to_owned())))
+        self.shared.change(|state| state.add_bot(Some(state.settings.account_id), name, Some(outgoing_url.to_owned())))
+    }
+
+    /// Adds a global bot, which belongs to the installation and hides its URL, token and secret from accounts.
+    #[must_use]
+    pub fn add_global_bot(&self, name: &str, outgoing_url: &str) -> u64 {
+        self.shared.change(|state| state.add_bot(None, name, Some(outgoing_url.to_owned())))
+    }
+
+    /// A bot's access token and the secret that its webhooks are signed with.
+    #[must_use]
+    pub fn bot_credentials(&self, bot_id: u64) -> Option<(String, Option<String>)> {
+        self.shared.look(|state| state.bots.get(&bot_id).map(|bot| (bot.access_token.clone(), bot.secret.clone())))
+    }
+
+    /// Sends another bot's webhooks here from now on.
+    pub fn set_bot_url(&self, bot_id: u64, url: &str) {
+        self.shared.change(|state| {
+            if let Some(bot) = state.bots.get_mut(&bot_id) {
+                bot.outgoing_url = Some(url.to_owned());
+            }
+        });
+    }
+
+    /// Attaches a bot to an inbox instead of the one that is there.
+    pub fn attach_bot(&self, chatwoot_inbox_id: u64, bot_id: u64) {
+        self.shared.change(|state| {
+            if let Some(inbox) = state.inboxes.get_mut(&chatwoot_inbox_id) {
+                inbox.bot_id = Some(bot_id);
+            }
+        });
     }
 
     /// Adds a human and returns the id.
@@ -149,13 +185,40 @@ impl FakeChatwoot {
         });
     }
 
-    /// Sends a survey when a conversation of this inbox is resolved, or not.
-    pub fn set_survey(&self, chatwoot_inbox_id: u64, survey: bool) {
+    /// What Chatwoot itself says in this inbox, from now on.
+    pub fn set_templates(&self, chatwoot_inbox_id: u64, templates: Templates) {
         self.shared.change(|state| {
             if let Some(inbox) = state.inboxes.get_mut(&chatwoot_inbox_id) {
-                inbox.survey = survey;
+                inbox.templates = templates;
             }
         });
+    }
+
+    /// Sends an API inbox's webhooks here from now on.
+    pub fn set_inbox_webhook_url(&self, chatwoot_inbox_id: u64, url: &str) {
+        self.shared.change(|state| {
+            if let Some(inbox) = state.inboxes.get_mut(&chatwoot_inbox_id) {
+                inbox.webhook_url = Some(url.to_owned());
+            }
+        });
+    }
+
+    /// Deletes the link between a conversation's contact and its inbox: webhooks still on their way are dropped.
+    pub fn delete_contact_inbox(&self, key: ConversationKey) {
+        self.shared.change(|state| {
+            let link_id = state.conversations.get(&key).map(|conversation| conversation.contact_inbox.id);
+            link_id.and_then(|link_id| state.links.remove(&link_id))
+        });
+    }
+
+    /// The token of a human or a bot, for calls in its name.
+    #[must_use]
+    pub fn token_of(&self, who: Author) -> Option<String> {
+        self.shared.look(|state| match who {
+            Author::Contact(_) => None,
+            Author::Human(id) => state.humans.get(&id).map(|human| human.access_token.clone()),
+            Author::Bot(id) => state.bots.get(&id).map(|bot| bot.access_token.clone()),
+        })
     }
 
     /// Starts a conversation in the first inbox, of a customer with invented data.
@@ -172,6 +235,20 @@ impl FakeChatwoot {
     /// No such inbox, or the fake is full.
     pub fn new_conversation_in(&self, inbox_id: u64, contact: NewContact) -> Result<ConversationKey, Refused> {
         self.shared.change(|state| state.start_with(inbox_id, contact))
+    }
+
+    /// A customer who has no conversation opens the chat window of this inbox.
+    ///
+    /// # Errors
+    /// No such inbox, or the fake is full.
+    pub fn open_widget(&self, inbox_id: u64, contact: NewContact) -> Result<(), Refused> {
+        self.shared.change(|state| {
+            let account_id = state.inboxes.get(&inbox_id).ok_or(Refused::NotFound)?.account_id;
+            let contact_id = state.add_contact(account_id, contact);
+            let link_id = state.add_link(inbox_id, contact_id)?;
+            state.emit_widget(link_id);
+            Ok(())
+        })
     }
 
     /// Plays an act; returns the id of the message it made, if any.

@@ -5,13 +5,11 @@
 //! reply leaves `pending` as it is. [`Rules::Later`] switches to the ownership rules of the releases
 //! after it: a bot owns what is pending in its inbox.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Rules;
 use super::liquid;
-use super::model::{
-    Assignee, Attributes, Author, ContactInbox, Conversation, ConversationKey, Message, MessageType, Status,
-};
+use super::model::{Assignee, Attributes, Author, Conversation, ConversationKey, Message, MessageType, Status};
 use super::payload::{changed, iso};
 use super::record::Happening;
 use super::state::{State, now_ms};
@@ -82,55 +80,6 @@ impl StatusChange {
 }
 
 impl State {
-    /// Starts a conversation of a contact in an inbox. With a bot there it is pending, whatever was asked.
-    pub(super) fn start_conversation(&mut self, inbox_id: u64, contact_id: u64) -> Result<ConversationKey, Refused> {
-        if self.conversations.len() >= self.settings.bounds.conversations_max {
-            return Err(Refused::Full);
-        }
-        let inbox = self.inboxes.get(&inbox_id).ok_or(Refused::NotFound)?;
-        let (account_id, bot_id, channel) = (inbox.account_id, inbox.bot_id, inbox.channel.clone());
-        let account = self.accounts.get_mut(&account_id).ok_or(Refused::NotFound)?;
-        account.last_conversation_id += 1;
-        let key = ConversationKey { account_id, conversation_id: account.last_conversation_id };
-        let source_id = self.random_uuid();
-        let contact_inbox = ContactInbox {
-            id: self.next_row_id(),
-            source_id,
-            pubsub_token: self.random_token(),
-            hmac_verified: channel == "Channel::Api",
-        };
-        let now = now_ms();
-        let conversation = Conversation {
-            key,
-            chatwoot_inbox_id: inbox_id,
-            contact_id,
-            uuid: self.random_uuid(),
-            status: if bot_id.is_some() { Status::Pending } else { Status::Open },
-            assignee: bot_id.filter(|_| self.settings.rules == Rules::Later).map(Assignee::Bot),
-            team_id: None,
-            labels: Vec::new(),
-            custom_attributes: Attributes::new(),
-            additional_attributes: if channel == "Channel::WebWidget" { browser(now) } else { json!({}) },
-            priority: None,
-            snoozed_until_ms: None,
-            waiting_since_ms: Some(now),
-            first_reply_created_at_ms: None,
-            last_activity_at_ms: now,
-            human_last_seen_at_ms: 0,
-            created_at_ms: now,
-            updated_at_ms: now,
-            contact_inbox,
-            survey_sent: false,
-            typing: Vec::new(),
-            messages: Vec::new(),
-            calls_count: 0,
-            deliveries_count: 0,
-        };
-        self.conversations.insert(key, conversation);
-        self.emit_conversation(key, "conversation_created", None);
-        Ok(key)
-    }
-
     /// Stores a message and does what follows from it. Returns its id.
     pub(super) fn post(&mut self, key: ConversationKey, draft: Draft) -> Result<u64, Refused> {
         self.check(key, &draft)?;
@@ -179,6 +128,9 @@ impl State {
         self.emit_message(key, message_id, "message_created");
         if !private {
             self.update_waiting(key, message_type, author, external_echo);
+        }
+        if message_type == MessageType::Incoming {
+            self.send_templates(key);
         }
         Ok(message_id)
     }
@@ -340,6 +292,21 @@ impl State {
         }
     }
 
+    /// A delivery of a message to its API inbox was given up. The same failure twice is no change, and no event.
+    pub(super) fn message_failed(&mut self, key: ConversationKey, message_id: u64, why: &str) {
+        let conversation = self.conversations.get(&key);
+        let Some(message) = conversation.and_then(|conversation| conversation.message(message_id)) else { return };
+        let told = message.content_attributes.get("external_error").and_then(Value::as_str) == Some(why);
+        if message.status == "failed" && told {
+            return;
+        }
+        // Found above, and nothing has let go of the lock since.
+        let _ = self.update_message(key, message_id, |message| {
+            "failed".clone_into(&mut message.status);
+            message.content_attributes.insert("external_error".to_owned(), why.into());
+        });
+    }
+
     /// Changes a stored message and raises `message_updated`.
     pub(super) fn update_message(
         &mut self,
@@ -370,39 +337,10 @@ impl State {
         // Refused when the conversation is flooded or the fake full; an activity line is no loss then.
         let _ = self.post(key, Draft::text(MessageType::Activity, None, text));
     }
-
-    fn send_survey(&mut self, key: ConversationKey) {
-        let Some(conversation) = self.conversations.get_mut(&key) else { return };
-        let wanted = self.inboxes.get(&conversation.chatwoot_inbox_id).is_some_and(|inbox| inbox.survey);
-        if !wanted || conversation.survey_sent {
-            return;
-        }
-        conversation.survey_sent = true;
-        let mut survey = Draft::text(MessageType::Template, None, "Please rate the conversation");
-        "input_csat".clone_into(&mut survey.content_type);
-        survey.content_attributes.insert("display_type".to_owned(), "emoji".into());
-        let _ = self.post(key, survey);
-    }
 }
 
 fn recent_messages(conversation: &Conversation) -> String {
     let shown = conversation.messages.iter().filter(|message| message.is_for_customer());
     let texts: Vec<&str> = shown.rev().take(10).filter_map(|message| message.content.as_deref()).collect();
     texts.into_iter().rev().collect::<Vec<_>>().join("\n")
-}
-
-/// What the website widget reports about the visitor.
-fn browser(now_ms: i64) -> Value {
-    json!({
-        "browser": {
-            "device_name": "Unknown",
-            "browser_name": "Firefox",
-            "platform_name": "Linux",
-            "browser_version": "139.0",
-            "platform_version": "0",
-        },
-        "referer": "https://www.example.com/",
-        "initiated_at": { "timestamp": iso(now_ms) },
-        "browser_language": "en",
-    })
 }

@@ -6,22 +6,25 @@
 //! customers and humans, injects faults, and tells what every customer saw. The same is reachable
 //! over HTTP under `/control`, for when it runs as a process ([`run`]).
 //!
-//! What it does not have: multipart uploads, channels' own delivery, search, reports, realtime
-//! websockets, API-inbox webhooks. Those answer 404, or are simply absent.
+//! What it does not have: channels' own delivery, search, reports, realtime websockets, the platform API, automation
+//! rules and macros. Those answer 404, or are simply absent.
 //!
-//! Reading order: `model` (records), `machine` and `assignment` (what sets off what), `emit` and
-//! `delivery` (webhooks), `payload` and `view` (how things look), `rest` and `control` (the doors).
+//! Reading order: `model` (records), `customer`, `machine`, `templates` and `assignment` (what sets off what), `emit`,
+//! `delivery` and `reach` (webhooks), `payload` and `view` (how things look), `rest` and `control` (the doors).
 
 mod model;
 
 mod act;
 mod assignment;
+mod customer;
 mod liquid;
 mod machine;
+mod templates;
 
 mod delivery;
 mod emit;
 mod payload;
+mod reach;
 
 mod control;
 mod rest;
@@ -48,8 +51,9 @@ pub use handle::{Customer, FakeChatwoot, Seen, TimedOut};
 pub use machine::Refused;
 pub use model::{
     Assignee, Attributes, Author, ContactInbox, Conversation, ConversationKey, Message, MessageType, Role, Status,
+    Templates,
 };
-pub use record::{Attempt, Call, Delivery, Happening, Outcome};
+pub use record::{Attempt, Call, Delivery, Happening, Outcome, Route};
 use state::State;
 
 /// Lines a slow reader of `GET /control/events` may lag behind before it loses some, and is told so.
@@ -112,6 +116,11 @@ pub struct Settings {
     pub channel: String,
     /// Ownership rules.
     pub rules: Rules,
+    /// Whether bots and API inboxes have a secret and sign, as since 4.13.0.
+    pub bot_secrets: bool,
+    /// `SAFE_FETCH_ALLOW_PRIVATE_NETWORK`. A real Chatwoot has it off, and then sends no webhook to a loopback or
+    /// private address; here it is on, because everything in a test is on loopback.
+    pub private_network_allowed: bool,
     /// The account setting that keeps a conversation pending when the bot fails.
     pub keep_pending_on_bot_failure: bool,
     /// Longest wait for a webhook's answer (connecting included), and again for its body.
@@ -145,6 +154,8 @@ impl Default for Settings {
             user_token: "fake-user-token".to_owned(),
             channel: "Channel::WebWidget".to_owned(),
             rules: Rules::V4_15_1,
+            bot_secrets: true,
+            private_network_allowed: true,
             keep_pending_on_bot_failure: false,
             webhook_timeout_ms: 5000,
             retry_wait_ms: 3000,

@@ -276,12 +276,39 @@ pub(super) struct Team {
 #[derive(Debug, Clone)]
 pub(super) struct Bot {
     pub(super) id: u64,
-    pub(super) account_id: u64,
+    /// `None` is a global bot: every account may use it, none is shown its URL, token or secret.
+    pub(super) account_id: Option<u64>,
     pub(super) name: String,
     pub(super) description: String,
     pub(super) outgoing_url: Option<String>,
     pub(super) access_token: String,
     pub(super) secret: Option<String>,
+}
+
+/// What Chatwoot itself says in an inbox, next to the bot. The names are the API's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Templates {
+    /// Sends the greeting to a customer nobody has answered yet.
+    pub greeting_enabled: bool,
+    /// The greeting.
+    pub greeting_message: Option<String>,
+    /// Keeps business hours. In the fake an inbox that keeps hours is closed.
+    pub working_hours_enabled: bool,
+    /// What the first message of a day outside the hours is answered with.
+    pub out_of_office_message: Option<String>,
+    /// Asks a visitor of the website for a mail address.
+    pub enable_email_collect: bool,
+    /// Sends the survey when a conversation is resolved.
+    pub csat_survey_enabled: bool,
+}
+
+/// A contact's link to an inbox. A webhook whose link is gone when its turn comes is not sent.
+#[derive(Debug, Clone)]
+pub(super) struct Link {
+    pub(super) contact_id: u64,
+    pub(super) chatwoot_inbox_id: u64,
+    pub(super) row: ContactInbox,
 }
 
 /// A channel of an account.
@@ -293,9 +320,14 @@ pub(super) struct ChatwootInbox {
     pub(super) channel: String,
     pub(super) bot_id: Option<u64>,
     pub(super) auto_assignment: bool,
-    pub(super) survey: bool,
+    pub(super) templates: Templates,
+    /// Names an API inbox in the public API.
     pub(super) identifier: String,
-    pub(super) secret: String,
+    pub(super) hmac_token: String,
+    /// Signs an API inbox's webhooks; none before 4.13.0.
+    pub(super) secret: Option<String>,
+    /// Where an API inbox's webhooks go.
+    pub(super) webhook_url: Option<String>,
 }
 
 /// A webhook of an account; one attempt, whatever happens.

@@ -2,12 +2,12 @@
 //!
 //! The same thing looks different depending on where it stands: a message's type is a word at the
 //! top and an integer inside the conversation, a time is ISO text, whole seconds or a float. Both
-//! forms are here because a receiver that reads the wrong one must fail against the fake too. Two
-//! things are not imitated: sub-millisecond digits, and the later state that account webhooks show
-//! (they are built from a reloaded record in a later job; here, as for bots, at the event).
+//! forms are here because a receiver that reads the wrong one must fail against the fake too.
+//! Sub-millisecond digits are not imitated.
 
 use serde_json::{Map, Value, json};
 
+use super::customer::browser;
 use super::model::{Assignee, Author, Contact, Conversation, Human, Message, MessageType};
 use super::state::{State, now_ms};
 
@@ -103,7 +103,31 @@ impl State {
         envelope
     }
 
-    fn conversation_block(&self, conversation: &Conversation) -> Value {
+    /// `webwidget_triggered`: who opened the chat window, and the conversation they had, if any.
+    pub(super) fn widget_envelope(&self, link_id: u64, at_ms: i64) -> Option<Value> {
+        let link = self.links.get(&link_id)?;
+        let inbox = self.inboxes.get(&link.chatwoot_inbox_id)?;
+        let current = self.newest_of(link_id).map(|conversation| self.conversation_block(conversation));
+        let mut event_info = browser(at_ms);
+        event_info.as_object_mut()?.insert("widget_language".to_owned(), "en".into());
+        Some(json!({
+            "id": link_id,
+            "contact": self.webhook_sender(Author::Contact(link.contact_id)),
+            "inbox": { "id": inbox.id, "name": inbox.name },
+            "account": self.account_value(inbox.account_id),
+            "current_conversation": current,
+            "source_id": link.row.source_id,
+            "event": "webwidget_triggered",
+            "event_info": event_info,
+        }))
+    }
+
+    /// The newest conversation of whoever a link names.
+    pub(super) fn newest_of(&self, link_id: u64) -> Option<&Conversation> {
+        self.conversations.values().rev().find(|conversation| conversation.contact_inbox.id == link_id)
+    }
+
+    pub(super) fn conversation_block(&self, conversation: &Conversation) -> Value {
         let newest = conversation.messages.iter().rev().find(|message| message.is_for_customer());
         let link = &conversation.contact_inbox;
         let channel = self.inboxes.get(&conversation.chatwoot_inbox_id).map(|inbox| inbox.channel.as_str());

@@ -61,8 +61,20 @@ pub enum Outcome {
     Accepted,
     /// Given up.
     Failed,
-    /// Lost on purpose, or because too many were waiting.
+    /// Lost on purpose, because too many were waiting, or because what it shows was deleted.
     Lost,
+}
+
+/// Which way a webhook goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    /// To an agent bot: built at the event, tried again after 429 and 500.
+    Bot(u64),
+    /// To a webhook of the account: built later, tried once.
+    Account,
+    /// To an API inbox: built later, tried once; a failure marks the message.
+    ApiInbox,
 }
 
 /// One try of a delivery.
@@ -85,9 +97,9 @@ pub struct Delivery {
     pub delivery_id: String,
     /// The event.
     pub event: &'static str,
-    /// The bot it is for; `None` for an account webhook.
-    pub bot_id: Option<u64>,
-    /// The conversation it is about.
+    /// Whom it is for.
+    pub route: Route,
+    /// The conversation it is about; number 0 if there is none.
     #[serde(flatten)]
     pub key: ConversationKey,
     /// The message it is about.

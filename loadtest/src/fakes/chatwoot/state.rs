@@ -13,8 +13,8 @@ use super::Settings;
 use super::delivery::Outgoing;
 use super::fault::{Faults, mix};
 use super::model::{
-    Account, AccountWebhook, Assignee, Author, Bot, ChatwootInbox, Contact, Conversation, ConversationKey, Human, Role,
-    Team,
+    Account, AccountWebhook, Assignee, Author, Bot, ChatwootInbox, Contact, Conversation, ConversationKey, Human, Link,
+    Role, Team, Templates,
 };
 use super::record::{Call, Delivery, Happening, Ring};
 
@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) inboxes: BTreeMap<u64, ChatwootInbox>,
     pub(super) webhooks: BTreeMap<u64, AccountWebhook>,
     pub(super) contacts: BTreeMap<u64, Contact>,
+    /// By the row's id.
+    pub(super) links: BTreeMap<u64, Link>,
     pub(super) conversations: BTreeMap<ConversationKey, Conversation>,
     pub(super) faults: Faults,
     /// Deliveries waiting for a worker, under way, or between two attempts.
@@ -64,6 +66,7 @@ impl State {
             inboxes: BTreeMap::new(),
             webhooks: BTreeMap::new(),
             contacts: BTreeMap::new(),
+            links: BTreeMap::new(),
             conversations: BTreeMap::new(),
             faults: Faults::default(),
             deliveries_waiting: 0,
@@ -89,12 +92,12 @@ impl State {
             settings.bot.id,
             Bot {
                 id: settings.bot.id,
-                account_id,
+                account_id: Some(account_id),
                 name: "Relais".to_owned(),
                 description: String::new(),
                 outgoing_url: settings.bot.outgoing_url.clone(),
                 access_token: settings.bot.access_token.clone(),
-                secret: settings.bot.secret.clone(),
+                secret: settings.bot.secret.clone().filter(|_| settings.bot_secrets),
             },
         );
         self.add_human(account_id, "Olga Operator", Role::Administrator, Some(settings.user_token));
@@ -122,9 +125,9 @@ impl State {
         id
     }
 
-    pub(super) fn add_bot(&mut self, account_id: u64, name: &str, outgoing_url: Option<String>) -> u64 {
+    pub(super) fn add_bot(&mut self, account_id: Option<u64>, name: &str, outgoing_url: Option<String>) -> u64 {
         let id = self.next_row_id();
-        let (access_token, secret) = (self.random_token(), Some(self.random_token()));
+        let (access_token, secret) = (self.random_token(), self.random_secret());
         let description = String::new();
         self.bots
             .insert(id, Bot { id, account_id, name: name.to_owned(), description, outgoing_url, access_token, secret });
@@ -133,7 +136,7 @@ impl State {
 
     pub(super) fn add_inbox(&mut self, account_id: u64, name: &str, channel: &str) -> u64 {
         let id = self.next_row_id();
-        let (identifier, secret) = (self.random_token(), self.random_token());
+        let (identifier, hmac_token, secret) = (self.random_token(), self.random_token(), self.random_secret());
         self.inboxes.insert(
             id,
             ChatwootInbox {
@@ -143,9 +146,11 @@ impl State {
                 channel: channel.to_owned(),
                 bot_id: None,
                 auto_assignment: true,
-                survey: false,
+                templates: Templates::default(),
                 identifier,
+                hmac_token,
                 secret,
+                webhook_url: None,
             },
         );
         id
@@ -179,6 +184,12 @@ impl State {
                 ALPHABET.get(letter).copied()
             })
             .collect()
+    }
+
+    /// What signs a bot's or an API inbox's webhooks, in a release that signs them.
+    pub(super) fn random_secret(&mut self) -> Option<String> {
+        let secret = self.random_token();
+        self.settings.bot_secrets.then_some(secret)
     }
 
     /// A version 4 UUID from the seed.
@@ -224,16 +235,16 @@ impl State {
             Author::Contact(_) => false,
             Author::Human(id) => self.humans.get(&id).is_some_and(|human| human.account_id == account_id),
             Author::Bot(id) => {
-                self.bots.get(&id).is_some_and(|bot| bot.account_id == account_id)
+                self.bots.get(&id).is_some_and(|bot| bot.account_id == Some(account_id))
                     || self.inboxes.values().any(|inbox| inbox.account_id == account_id && inbox.bot_id == Some(id))
             }
         }
     }
 
-    /// The bots that hear of a conversation: the inbox's, and one it is assigned to.
-    pub(super) fn listening_bots(&self, conversation: &Conversation) -> Vec<Bot> {
-        let of_inbox = self.inboxes.get(&conversation.chatwoot_inbox_id).and_then(|inbox| inbox.bot_id);
-        let assigned = match conversation.assignee {
+    /// The bots that hear of an inbox and its conversation: the inbox's, and one the conversation is assigned to.
+    pub(super) fn listening_bots(&self, chatwoot_inbox_id: u64, assignee: Option<Assignee>) -> Vec<Bot> {
+        let of_inbox = self.inboxes.get(&chatwoot_inbox_id).and_then(|inbox| inbox.bot_id);
+        let assigned = match assignee {
             Some(Assignee::Bot(id)) if of_inbox != Some(id) => Some(id),
             _ => None,
         };

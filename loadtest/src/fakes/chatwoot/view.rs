@@ -199,49 +199,58 @@ pub(super) fn team_view(team: &Team) -> Value {
     })
 }
 
-/// A bot as the account API shows it; the secret to administrators only.
+/// A bot as the account API shows it: its secret to administrators only, and of a global bot neither URL nor token.
 pub(super) fn bot_view(bot: &Bot, with_secret: bool) -> Value {
     let mut view = json!({
         "id": bot.id,
         "name": bot.name,
         "description": bot.description,
         "thumbnail": "",
-        "outgoing_url": bot.outgoing_url,
         "bot_type": "webhook",
         "bot_config": {},
         "account_id": bot.account_id,
-        "access_token": bot.access_token,
-        "system_bot": false,
+        "system_bot": bot.account_id.is_none(),
     });
-    if let (true, Some(keys)) = (with_secret, view.as_object_mut()) {
-        keys.insert("secret".to_owned(), bot.secret.clone().into());
+    if let (Some(_), Some(keys)) = (bot.account_id, view.as_object_mut()) {
+        keys.insert("outgoing_url".to_owned(), bot.outgoing_url.clone().into());
+        keys.insert("access_token".to_owned(), bot.access_token.clone().into());
+        if let (true, Some(secret)) = (with_secret, &bot.secret) {
+            keys.insert("secret".to_owned(), secret.clone().into());
+        }
     }
     view
 }
 
-pub(super) fn inbox_view(inbox: &ChatwootInbox) -> Value {
+/// An inbox; what identifies and signs an API inbox is shown to administrators only.
+pub(super) fn inbox_view(inbox: &ChatwootInbox, to_administrator: bool) -> Value {
+    let templates = &inbox.templates;
     let mut view = json!({
         "id": inbox.id,
         "avatar_url": "",
         "channel_id": inbox.id,
         "name": inbox.name,
         "channel_type": inbox.channel,
-        "greeting_enabled": false,
-        "greeting_message": null,
-        "working_hours_enabled": false,
-        "enable_email_collect": false,
-        "csat_survey_enabled": inbox.survey,
+        "greeting_enabled": templates.greeting_enabled,
+        "greeting_message": templates.greeting_message,
+        "working_hours_enabled": templates.working_hours_enabled,
+        "enable_email_collect": templates.enable_email_collect,
+        "csat_survey_enabled": templates.csat_survey_enabled,
         "enable_auto_assignment": inbox.auto_assignment,
         "auto_assignment_config": {},
-        "out_of_office_message": null,
+        "out_of_office_message": templates.out_of_office_message,
         "timezone": "UTC",
         "allow_messages_after_resolved": true,
         "lock_to_single_conversation": false,
     });
     if let ("Channel::Api", Some(keys)) = (inbox.channel.as_str(), view.as_object_mut()) {
+        keys.insert("webhook_url".to_owned(), inbox.webhook_url.clone().into());
         keys.insert("inbox_identifier".to_owned(), inbox.identifier.clone().into());
-        keys.insert("hmac_token".to_owned(), inbox.identifier.clone().into());
-        keys.insert("secret".to_owned(), inbox.secret.clone().into());
+        if to_administrator {
+            keys.insert("hmac_token".to_owned(), inbox.hmac_token.clone().into());
+        }
+        if let (true, Some(secret)) = (to_administrator, &inbox.secret) {
+            keys.insert("secret".to_owned(), secret.clone().into());
+        }
     }
     view
 }

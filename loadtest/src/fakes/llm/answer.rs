@@ -72,7 +72,8 @@ pub(super) struct Generation {
 impl Generation {
     pub(super) fn of(ask: &Ask, behaviour: &Behaviour) -> Self {
         let prompt_tokens = ask.prompt_bytes.div_ceil(behaviour.bytes_per_token.max(1)).max(1);
-        let tool = behaviour.tool_call.as_ref().filter(|_| ask.may_call_tools);
+        let calls = behaviour.tool_call.iter().chain(&behaviour.then_calls);
+        let tool = ask.tool_results.and_then(|results| calls.into_iter().nth(results));
         let text = tool.map(|tool| &tool.arguments).or(behaviour.answer.as_ref());
         let pieces = text.map(|text| text.split_inclusive(' ').map(str::to_owned).collect::<Vec<_>>());
         let wanted = match (ask.endpoint, &pieces) {

@@ -17,8 +17,11 @@ pub struct Behaviour {
     pub answer: Option<String>,
     /// Tokens in an answer without a text.
     pub tokens: u64,
-    /// Call this tool if the request offers tools and its last message is not a tool's result.
+    /// Call this tool if the request offers tools (and does not forbid calls) and has no tool's result since the last
+    /// message of the user.
     pub tool_call: Option<ToolCall>,
+    /// Then these, one after each tool's result.
+    pub then_calls: Vec<ToolCall>,
     /// Tokens generated before the first visible one. They count as output, also towards the client's maximum.
     pub reasoning_tokens: u64,
     /// Prompt tokens reported as read from a cache (never more than the prompt has).
@@ -53,6 +56,7 @@ impl Default for Behaviour {
             answer: None,
             tokens: 16,
             tool_call: None,
+            then_calls: Vec::new(),
             reasoning_tokens: 0,
             cached_tokens: 0,
             bytes_per_token: 4,

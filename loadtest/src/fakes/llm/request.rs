@@ -60,8 +60,8 @@ pub(super) struct Ask {
     pub(super) prompt_bytes: u64,
     /// The `user` field: whose call this is, if the client says so.
     pub(super) user: Option<String>,
-    /// Tools are offered, and the last message is not a tool's result.
-    pub(super) may_call_tools: bool,
+    /// Tools' results since the last message of the user; none if no tool may be called.
+    pub(super) tool_results: Option<usize>,
     /// Texts to embed.
     pub(super) inputs: u64,
     pub(super) base64: bool,
@@ -95,8 +95,16 @@ struct Head<'a> {
     instructions: Option<&'a RawValue>,
     #[serde(borrow)]
     tools: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_choice: Option<&'a RawValue>,
     encoding_format: Option<String>,
     dimensions: Option<u64>,
+}
+
+impl Head<'_> {
+    fn forbids_tools(&self) -> bool {
+        self.tool_choice.is_some_and(|choice| choice.get() == "\"none\"")
+    }
 }
 
 #[derive(Deserialize)]
@@ -207,7 +215,8 @@ impl Ask {
             choices: n * prompts,
             hidden_choices: if endpoint == Endpoint::Completions { (best_of - n) * prompts } else { 0 },
             prompt_bytes: raw_len(Some(prompt)) + raw_len(head.instructions) + raw_len(head.tools),
-            may_call_tools: endpoint == Endpoint::Chat && head.tools.is_some() && !ends_with_tool_result(prompt),
+            tool_results: Some(tool_results(prompt))
+                .filter(|_| endpoint == Endpoint::Chat && head.tools.is_some() && !head.forbids_tools()),
             user: head.user,
             inputs,
             base64: head.encoding_format.as_deref() == Some("base64"),
@@ -241,7 +250,8 @@ fn texts_in(prompt: &RawValue) -> u64 {
     }
 }
 
-fn ends_with_tool_result(messages: &RawValue) -> bool {
-    serde_json::from_str::<Vec<Message>>(messages.get())
-        .is_ok_and(|messages| messages.last().is_some_and(|last| last.role.as_deref() == Some("tool")))
+fn tool_results(messages: &RawValue) -> usize {
+    let messages = serde_json::from_str::<Vec<Message>>(messages.get()).unwrap_or_default();
+    let since_user = messages.iter().rev().take_while(|message| message.role.as_deref() != Some("user"));
+    since_user.filter(|message| message.role.as_deref() == Some("tool")).count()
 }

@@ -3,6 +3,7 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::multipart::{File, Form};
 use super::{ApiCall, Reply};
 use crate::fakes::chatwoot::Rules;
 use crate::fakes::chatwoot::machine::{Draft, Refused, StatusChange};
@@ -14,6 +15,9 @@ use crate::fakes::chatwoot::view::{human_view, team_view};
 
 /// Conversations on one page of the list.
 const PAGE_CONVERSATIONS: usize = 25;
+
+/// Files one message may have.
+const ATTACHMENTS_MAX: usize = 15;
 
 /// The content types there are.
 const CONTENT_TYPES: [&str; 13] = [
@@ -105,14 +109,21 @@ impl State {
     fn create_conversation(&mut self, call: &ApiCall, caller: Author, account_id: u64) -> Reply {
         let parameters = call.parameters();
         let number = |name| parameters.get(name).and_then(as_id);
-        let (Some(inbox_id), Some(contact_id)) = (number("inbox_id"), number("contact_id")) else {
-            return Reply::not_found();
-        };
-        let in_account = self.inboxes.get(&inbox_id).is_some_and(|inbox| inbox.account_id == account_id);
-        if !in_account || !self.contacts.contains_key(&contact_id) {
+        let Some(inbox_id) = number("inbox_id") else { return Reply::not_found() };
+        if self.inboxes.get(&inbox_id).is_none_or(|inbox| inbox.account_id != account_id) {
             return Reply::not_found();
         }
-        let key = match self.start_conversation(inbox_id, contact_id) {
+        // A contact may be named by the source id of its link as well.
+        let source_id = text_of(&parameters, "source_id");
+        let mut of_inbox = self.links.values().filter(|link| link.chatwoot_inbox_id == inbox_id);
+        let linked = of_inbox.find(|link| source_id.as_deref() == Some(link.row.source_id.as_str()));
+        let in_account = |id: &u64| self.contacts.get(id).is_some_and(|contact| contact.account_id == account_id);
+        let started = match (linked.map(|link| link.row.id), number("contact_id").filter(in_account)) {
+            (Some(link_id), _) => self.start_linked(link_id),
+            (None, Some(contact_id)) => self.start_conversation(inbox_id, contact_id),
+            (None, None) => return Reply::not_found(),
+        };
+        let key = match started {
             Ok(key) => key,
             Err(refused) => return refused.into(),
         };
@@ -137,6 +148,9 @@ impl State {
             .filter(|conversation| team_id.is_none_or(|id| conversation.team_id == Some(id)))
             .collect();
         found.sort_by_key(|conversation| std::cmp::Reverse((conversation.last_activity_at_ms, conversation.key)));
+        if call.query_text("sort_by") == Some("last_activity_at_asc") {
+            found.reverse();
+        }
         let assigned = found.iter().filter(|conversation| conversation.assignee.is_some()).count();
         let page = usize::try_from(call.query_u64("page").unwrap_or(1).max(1)).unwrap_or(usize::MAX);
         let from = (page - 1).saturating_mul(PAGE_CONVERSATIONS);
@@ -156,11 +170,23 @@ impl State {
     }
 
     fn create_message(&mut self, call: &ApiCall, key: ConversationKey, caller: Author) -> Reply {
-        let parameters = call.parameters();
-        let draft = match self.drafted(&parameters, key, caller) {
+        let Form { parameters, files } = call.form();
+        let mut draft = match self.drafted(&parameters, key, caller) {
             Ok(draft) => draft,
             Err(error) => return Reply::error(422, error),
         };
+        if parameters.contains_key("attachments") {
+            // No blob was uploaded beforehand, so no signed id can be right.
+            return Reply::error(422, "ActiveSupport::MessageVerifier::InvalidSignature");
+        }
+        if files.len() > ATTACHMENTS_MAX {
+            return Reply::error(422, "Validation failed: Attachments exceeded maximum allowed");
+        }
+        for file in files {
+            let mut attachment = self.uploaded(&file);
+            self.place(key, &mut attachment);
+            draft.attachments.push(attachment);
+        }
         let message_id = match self.post(key, draft) {
             Ok(message_id) => message_id,
             Err(Refused::NotFound) => return Reply::not_found(),
@@ -173,6 +199,30 @@ impl State {
             keys.insert("echo_id".to_owned(), echo_id.clone());
         }
         Reply::json(view)
+    }
+
+    /// An uploaded file as payloads show it, behind a link nobody could guess.
+    fn uploaded(&mut self, file: &File) -> Value {
+        let kind = file.content_type.split('/').next().filter(|kind| matches!(*kind, "image" | "audio" | "video"));
+        let url = format!(
+            "https://chat.example.com/rails/active_storage/blobs/redirect/{}/{}",
+            self.random_token(),
+            file.name
+        );
+        let mut attachment = json!({
+            "file_type": kind.unwrap_or("file"),
+            "extension": file.name.rsplit_once('.').map(|(_, extension)| extension),
+            "content_type": file.content_type,
+            "thumb_url": if kind == Some("image") { url.as_str() } else { "" },
+            "data_url": url,
+            "file_size": file.bytes,
+            "width": null,
+            "height": null,
+        });
+        if let (Some("audio"), Some(keys)) = (kind, attachment.as_object_mut()) {
+            keys.insert("transcribed_text".to_owned(), "".into());
+        }
+        attachment
     }
 
     fn drafted(

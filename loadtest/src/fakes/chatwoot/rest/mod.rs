@@ -3,18 +3,24 @@
 //! A call that was read to its end is carried out even when the caller has left: that is what makes
 //! an unknown outcome unknown.
 
+mod contacts;
 mod conversations;
+mod inboxes;
+mod multipart;
+mod public;
 mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
+use self::multipart::Form;
 use super::Shared;
 use super::control;
 use super::fault::{CallEffect, Draw, Endpoint};
@@ -35,6 +41,7 @@ pub(super) struct ApiCall {
     pub(super) segments: Vec<String>,
     pub(super) query: Map<String, Value>,
     pub(super) token: Option<String>,
+    pub(super) content_type: Option<String>,
     pub(super) body: Bytes,
 }
 
@@ -118,6 +125,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> A
         segments: head.uri.path().split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect(),
         query: query(head.uri.query().unwrap_or_default()),
         token: token(&head.headers),
+        content_type: head.headers.get(CONTENT_TYPE).and_then(|value| Some(value.to_str().ok()?.to_owned())),
         body: body.to_bytes(),
     };
     // Detached: when the caller leaves, hyper drops this future, but not what it asked for.
@@ -174,9 +182,17 @@ async fn carry_out(shared: &Arc<Shared>, call: &ApiCall) -> Option<Reply> {
 impl ApiCall {
     /// The body as an object; anything else counts as empty, as Rails' parameters do.
     pub(super) fn parameters(&self) -> Map<String, Value> {
+        self.form().parameters
+    }
+
+    /// The same with the files of a form.
+    fn form(&self) -> Form {
+        if let Some(boundary) = self.content_type.as_deref().and_then(multipart::boundary) {
+            return multipart::read(&self.body, boundary);
+        }
         match serde_json::from_slice(&self.body) {
-            Ok(Value::Object(parameters)) => parameters,
-            _ => Map::new(),
+            Ok(Value::Object(parameters)) => Form { parameters, files: Vec::new() },
+            _ => Form::default(),
         }
     }
 
@@ -237,10 +253,14 @@ impl State {
         if self.is_throttled() {
             return Reply::throttled();
         }
+        let segments: Vec<&str> = call.segments.iter().map(String::as_str).collect();
+        if let ["public", "api", "v1", "inboxes", rest @ ..] = segments.as_slice() {
+            return self.public_answer(call, rest);
+        }
         let Some(caller) = call.token.as_deref().and_then(|token| self.caller(token)) else {
             return Reply::unauthorized("Invalid Access Token");
         };
-        if let ["api", "v1", "profile"] = call.segments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        if segments == ["api", "v1", "profile"] {
             return match caller {
                 Author::Human(id) => {
                     self.humans.get(&id).map_or_else(Reply::not_found, |human| Reply::json(self.profile_view(human)))

@@ -1,16 +1,15 @@
-//! What onboarding uses: bots, inboxes, webhooks, humans, teams, contacts. A user token only.
+//! What onboarding uses: bots, webhooks, humans, teams; inboxes and contacts are beside it. A user token only.
 //!
 //! Reading needs a member of the account, changing an administrator; both are refused with 401, as
-//! Chatwoot does.
+//! Chatwoot does. Webhooks only an administrator may even list. Anyone who answers customers may make contacts.
 
 use serde_json::{Value, json};
 
-use super::conversations::{as_id, object_of, text_of};
+use super::conversations::{object_of, text_of};
 use super::{ApiCall, Reply};
-use crate::fakes::chatwoot::NewContact;
 use crate::fakes::chatwoot::model::{AccountWebhook, Author, Role};
 use crate::fakes::chatwoot::state::State;
-use crate::fakes::chatwoot::view::{bot_view, contact_view, human_view, inbox_view, team_view, webhook_view};
+use crate::fakes::chatwoot::view::{bot_view, human_view, team_view, webhook_view};
 
 /// The events an account webhook may ask for.
 const SUBSCRIBABLE: [&str; 12] = [
@@ -32,8 +31,12 @@ impl State {
     pub(super) fn settings_answer(&mut self, call: &ApiCall, caller: Author, account_id: u64, rest: &[&str]) -> Reply {
         let Author::Human(human_id) = caller else { return Reply::unauthorized("Not for bots") };
         let is_administrator = self.humans.get(&human_id).is_some_and(|human| human.role == Role::Administrator);
-        let reading = call.method == "GET";
-        if !reading && !is_administrator && rest.first() != Some(&"contacts") {
+        let open_to_members = match (call.method.as_str(), rest) {
+            (_, ["webhooks", ..]) | ("DELETE", _) => false,
+            ("GET", _) | (_, ["contacts", ..]) => true,
+            _ => false,
+        };
+        if !open_to_members && !is_administrator {
             return Reply::unauthorized("You are not authorized to do this action");
         }
         match (call.method.as_str(), rest) {
@@ -44,28 +47,28 @@ impl State {
                 state.teams.values().map(|team| (team.account_id, team_view(team))).collect()
             }),
             ("GET", ["agent_bots"]) => self.list(account_id, |state| {
-                state.bots.values().map(|bot| (bot.account_id, bot_view(bot, is_administrator))).collect()
+                let bots = state.bots.values();
+                bots.map(|bot| (bot.account_id.unwrap_or(account_id), bot_view(bot, is_administrator))).collect()
             }),
             ("POST", ["agent_bots"]) => self.create_bot(call, account_id),
             (method, ["agent_bots", id, rest @ ..]) => {
                 self.one_bot(call, method, account_id, id, rest, is_administrator)
             }
-            ("GET", ["inboxes"]) => {
-                let of_account = self.inboxes.values().filter(|inbox| inbox.account_id == account_id);
-                Reply::json(json!({ "payload": of_account.map(inbox_view).collect::<Vec<_>>() }))
-            }
-            ("POST", ["inboxes"]) => self.create_inbox(call, account_id),
-            (method, ["inboxes", id, rest @ ..]) => self.one_inbox(call, method, account_id, id, rest),
+            (_, ["inboxes", rest @ ..]) => self.inboxes_answer(call, account_id, rest, is_administrator),
+            (_, ["contacts", rest @ ..]) => self.contacts_answer(call, account_id, rest, is_administrator),
             ("GET", ["webhooks"]) => {
                 let of_account = self.webhooks.values().filter(|webhook| webhook.account_id == account_id);
                 Reply::json(json!({ "payload": { "webhooks": of_account.map(webhook_view).collect::<Vec<_>>() } }))
             }
             ("POST", ["webhooks"]) => self.create_webhook(call, account_id),
             ("DELETE", ["webhooks", id]) => {
-                let removed = id.parse().ok().and_then(|id: u64| self.webhooks.remove(&id));
-                removed.map_or_else(Reply::not_found, |_| Reply::empty())
+                let id: u64 = id.parse().unwrap_or_default();
+                if self.webhooks.get(&id).is_none_or(|webhook| webhook.account_id != account_id) {
+                    return Reply::not_found();
+                }
+                self.webhooks.remove(&id);
+                Reply::empty()
             }
-            ("POST", ["contacts"]) => self.create_contact(call, account_id),
             _ => Reply::not_found(),
         }
     }
@@ -78,7 +81,7 @@ impl State {
     fn create_bot(&mut self, call: &ApiCall, account_id: u64) -> Reply {
         let parameters = call.parameters();
         let Some(name) = text_of(&parameters, "name") else { return Reply::error(422, "Name can't be blank") };
-        let id = self.add_bot(account_id, &name, text_of(&parameters, "outgoing_url"));
+        let id = self.add_bot(Some(account_id), &name, text_of(&parameters, "outgoing_url"));
         let Some(bot) = self.bots.get_mut(&id) else { return Reply::not_found() };
         bot.description = text_of(&parameters, "description").unwrap_or_default();
         Reply::json(bot_view(bot, true))
@@ -93,11 +96,15 @@ impl State {
         rest: &[&str],
         with_secret: bool,
     ) -> Reply {
-        let fresh = self.random_token();
+        let (fresh, bot_secrets) = (self.random_token(), self.settings.bot_secrets);
         let found = id.parse().ok().and_then(|id: u64| self.bots.get_mut(&id));
-        let Some(bot) = found.filter(|bot| bot.account_id == account_id) else { return Reply::not_found() };
+        let Some(bot) = found.filter(|bot| bot.account_id.is_none_or(|of| of == account_id)) else {
+            return Reply::not_found();
+        };
         match (method, rest) {
             ("GET", []) => {}
+            // A global bot can be looked at, not changed.
+            _ if bot.account_id.is_none() => return Reply::not_found(),
             ("PATCH", []) => {
                 let parameters = call.parameters();
                 if let Some(name) = text_of(&parameters, "name") {
@@ -111,7 +118,7 @@ impl State {
                 }
             }
             ("POST", ["reset_access_token"]) => bot.access_token = fresh,
-            ("POST", ["reset_secret"]) => bot.secret = Some(fresh),
+            ("POST", ["reset_secret"]) if bot_secrets => bot.secret = Some(fresh),
             ("DELETE", []) => {
                 let bot_id = bot.id;
                 self.bots.remove(&bot_id);
@@ -123,45 +130,6 @@ impl State {
             _ => return Reply::not_found(),
         }
         Reply::json(bot_view(bot, with_secret))
-    }
-
-    fn create_inbox(&mut self, call: &ApiCall, account_id: u64) -> Reply {
-        let parameters = call.parameters();
-        let Some(name) = text_of(&parameters, "name") else { return Reply::error(422, "Name can't be blank") };
-        let channel = match text_of(&object_of(&parameters, "channel"), "type").as_deref() {
-            Some("api") => "Channel::Api",
-            Some("web_widget") => "Channel::WebWidget",
-            Some("email") => "Channel::Email",
-            _ => return Reply::error(422, "Channel type is not one the fake has"),
-        };
-        let id = self.add_inbox(account_id, &name, channel);
-        self.inboxes.get(&id).map_or_else(Reply::not_found, |inbox| Reply::json(inbox_view(inbox)))
-    }
-
-    fn one_inbox(&mut self, call: &ApiCall, method: &str, account_id: u64, id: &str, rest: &[&str]) -> Reply {
-        let found = id.parse().ok().and_then(|id: u64| self.inboxes.get_mut(&id));
-        let Some(inbox) = found.filter(|inbox| inbox.account_id == account_id) else { return Reply::not_found() };
-        match (method, rest) {
-            ("GET", []) => Reply::json(inbox_view(inbox)),
-            ("DELETE", []) => {
-                let inbox_id = inbox.id;
-                self.inboxes.remove(&inbox_id);
-                Reply::json(json!({ "message": "Your inbox deletion request will be processed in some time." }))
-            }
-            ("GET", ["agent_bot"]) => match inbox.bot_id.and_then(|bot_id| self.bots.get(&bot_id)) {
-                Some(bot) => Reply::json(json!({ "agent_bot": bot_view(bot, false) })),
-                None => Reply::json(json!({ "agent_bot": {} })),
-            },
-            ("POST", ["set_agent_bot"]) => {
-                let asked = call.parameters().get("agent_bot").and_then(as_id);
-                if asked.is_some_and(|bot_id| !self.bots.contains_key(&bot_id)) {
-                    return Reply::not_found();
-                }
-                inbox.bot_id = asked;
-                Reply::empty()
-            }
-            _ => Reply::not_found(),
-        }
     }
 
     fn create_webhook(&mut self, call: &ApiCall, account_id: u64) -> Reply {
@@ -187,21 +155,5 @@ impl State {
         let view = webhook_view(&webhook);
         self.webhooks.insert(id, webhook);
         Reply::json(json!({ "payload": { "webhook": view } }))
-    }
-
-    fn create_contact(&mut self, call: &ApiCall, account_id: u64) -> Reply {
-        let parameters = call.parameters();
-        let contact = NewContact {
-            name: text_of(&parameters, "name").unwrap_or_default(),
-            email: text_of(&parameters, "email"),
-            phone_number: text_of(&parameters, "phone_number"),
-            custom_attributes: object_of(&parameters, "custom_attributes"),
-        };
-        let id = self.add_contact(account_id, contact);
-        let inbox =
-            parameters.get("inbox_id").and_then(as_id).and_then(|inbox_id| self.inboxes.get(&inbox_id)).cloned();
-        let link = inbox.map(|inbox| json!({ "source_id": self.random_uuid(), "inbox": inbox_view(&inbox) }));
-        let contact = self.contacts.get(&id).map(contact_view);
-        Reply::json(json!({ "payload": { "contact": contact, "contact_inbox": link } }))
     }
 }

@@ -4,8 +4,9 @@
 //! secret proves it. The secret has 256 random bits, so a fast hash is enough and no pepper has to be shared;
 //! what is kept is the public id and the hash, and neither opens anything.
 //!
-//! Comparing is not done here: whoever looks a key up does it in constant time. `live` and `test` are words for
-//! people: the hash covers the secret alone.
+//! Gateway and sidecar link this one text, so a key made by either opens the other (decision D3). Randomness comes
+//! in as a value, as time does elsewhere in this crate. Comparing is not done here: whoever looks a key up does it in
+//! constant time. `live` and `test` are words for people: the hash covers the secret alone.
 
 use std::fmt;
 
@@ -15,12 +16,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 /// Characters of the public id: 60 bits, so two of a million keys meet with a chance of one in two million.
 pub const PUBLIC_ID_CHARS: usize = 12;
-/// The shortest secret accepted. What [`NewKey::generate`] makes is longer.
+/// The shortest secret accepted. What [`NewKey::from_random`] makes is longer.
 pub const SECRET_CHARS_MIN: usize = 32;
 /// The longest secret read: a bound on what a stranger makes us hash.
 pub const SECRET_CHARS_MAX: usize = 128;
 /// 5 bits a character: 52 of them hold 260, the first whole number over 256.
 const SECRET_CHARS_NEW: usize = 52;
+/// Random bytes a new key is made from: one a character.
+pub const RANDOM_BYTES: usize = PUBLIC_ID_CHARS + SECRET_CHARS_NEW;
 /// Letters and digits without the four that are easily misread (0, 1, 8, 9 beside o, l, B, g): 32 of them.
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// `hash_derive_key_context("relais api key v1")`, worked out once: half of the hashing of a key is the same for every
@@ -102,16 +105,26 @@ pub struct NewKey {
 }
 
 impl NewKey {
-    /// Makes a key from the machine's randomness. Fails if there is none.
-    pub fn generate(live: bool) -> Result<Self, getrandom::Error> {
-        let public_id = random_text(PUBLIC_ID_CHARS)?;
-        let secret = random_text(SECRET_CHARS_NEW)?;
+    /// The key that these random bytes make. They must come from the machine's own source and be used once.
+    pub fn from_random(live: bool, random: &[u8; RANDOM_BYTES]) -> Self {
+        let (public_id, secret) = random.split_at(PUBLIC_ID_CHARS);
+        let (public_id, secret) = (letters(public_id), letters(secret));
         let kind = if live { "live" } else { "test" };
-        Ok(Self {
-            key: SecretString::from(format!("rk_{kind}_{public_id}_{secret}")),
-            hash: blake3::Hash::from(hash(secret.as_bytes())).to_hex().to_string(),
-            public_id,
-        })
+        Self::of(format!("rk_{kind}_{public_id}_{secret}"), public_id, &secret)
+    }
+
+    /// The key that takes the place of one with this public id: the same id, another secret. Only the last
+    /// 52 of the random bytes are used. `None` if the id does not have the form.
+    pub fn rotated(live: bool, public_id: &str, random: &[u8; RANDOM_BYTES]) -> Option<Self> {
+        self::public_id(public_id)?;
+        let secret = letters(random.split_at(PUBLIC_ID_CHARS).1);
+        let kind = if live { "live" } else { "test" };
+        Some(Self::of(format!("rk_{kind}_{public_id}_{secret}"), public_id.to_owned(), &secret))
+    }
+
+    fn of(key: String, public_id: String, secret: &str) -> Self {
+        let hash = blake3::Hash::from(hash(secret.as_bytes())).to_hex().to_string();
+        Self { key: SecretString::from(key), public_id, hash }
     }
 
     /// The lines of the configuration that let this key in. Holds no secret.
@@ -127,10 +140,8 @@ impl NewKey {
 }
 
 /// 32 letters divide 256 evenly, so the low 5 bits of a random byte choose one fairly.
-fn random_text(chars: usize) -> Result<String, getrandom::Error> {
-    let mut bytes = vec![0u8; chars];
-    getrandom::fill(&mut bytes)?;
-    Ok(bytes.iter().filter_map(|byte| ALPHABET.get(usize::from(byte & 31))).map(|letter| char::from(*letter)).collect())
+fn letters(random: &[u8]) -> String {
+    random.iter().filter_map(|byte| ALPHABET.get(usize::from(byte & 31))).map(|letter| char::from(*letter)).collect()
 }
 
 #[cfg(test)]
@@ -173,8 +184,9 @@ mod tests {
 
     #[test]
     fn a_new_key_is_found_again_by_what_is_kept_of_it() {
+        let random = std::array::from_fn(|at| u8::try_from(at * 7 % 251).unwrap());
         for live in [true, false] {
-            let new = NewKey::generate(live).unwrap();
+            let new = NewKey::from_random(live, &random);
             let parsed = ParsedKey::parse(new.expose()).unwrap();
             assert_eq!(parsed.live, live);
             assert_eq!(Some(*parsed.public_id), public_id(&new.public_id));
@@ -185,7 +197,18 @@ mod tests {
             let read: toml::Table = toml::from_str(&lines).unwrap();
             assert_eq!(read["tenant"]["key"][0]["name"].as_str(), Some("the \"ci\""));
         }
-        assert_ne!(NewKey::generate(true).unwrap().expose(), NewKey::generate(true).unwrap().expose());
+        let (first, second) = (NewKey::from_random(true, &random), NewKey::from_random(true, &[9; RANDOM_BYTES]));
+        assert_ne!(first.expose(), second.expose());
+    }
+
+    #[test]
+    fn a_rotated_key_keeps_its_public_id_and_nothing_else() {
+        let old = NewKey::from_random(true, &[3; RANDOM_BYTES]);
+        let new = NewKey::rotated(true, &old.public_id, &[4; RANDOM_BYTES]).unwrap();
+        assert_eq!(new.public_id, old.public_id);
+        assert_ne!(new.hash, old.hash);
+        assert_eq!(ParsedKey::parse(new.expose()).map(|key| key.hash()), hash_from_hex(&new.hash));
+        assert!(NewKey::rotated(true, "not an id", &[4; RANDOM_BYTES]).is_none());
     }
 
     #[test]
