@@ -4,6 +4,7 @@
 
 mod cli;
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -78,7 +79,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
 fn start_logs(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::builder().parse(&config.log_level).context("reading log.level")?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = if config.log_json { lines.json().flatten_event(true).try_init() } else { lines.try_init() };
     started.map_err(|error| anyhow::anyhow!(error)).context("setting up the log")
 }

@@ -1,7 +1,7 @@
 //! Rotating the key that seals: everything sealed with an older one is opened and sealed again.
 //!
 //! One change, so either all of it is done or none. The new key stands in front in the configuration before, the old one
-//! behind it; when this has run, the old one may go. A table that keeps something sealed is named in [`TABLES`].
+//! behind it; when this has run, the old one may go. A table that keeps something sealed is named in `TABLES`.
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 /// Characters of the public id: 60 bits, so two of a million keys meet with a chance of one in two million.
 pub const PUBLIC_ID_CHARS: usize = 12;
-/// The shortest secret accepted. What [`NewKey::generate`] makes is longer.
+/// The shortest secret accepted. What [`NewKey::from_random`] makes is longer.
 pub const SECRET_CHARS_MIN: usize = 32;
 /// The longest secret read: a bound on what a stranger makes us hash.
 pub const SECRET_CHARS_MAX: usize = 128;

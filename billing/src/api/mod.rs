@@ -3,7 +3,7 @@
 //! An operation cannot be added without its role, its summary and the shapes of what it takes and gives, so nothing is
 //! reachable that is not described, and nobody can forget to ask who asks. A request's way:
 //!
-//! 1. `edge` gives it an id, a deadline and a metric, and turns an [`Error`](crate::error::Error) into problem+json.
+//! 1. `edge` gives it an id, a deadline and a metric, and turns an [`Error`] into problem+json.
 //! 2. `auth` knows the token and refuses a role that may not.
 //! 3. `extract` reads query and body within bounds.
 //! 4. A read opens [`Store::read`](crate::store::Store::read); a write begins with [`write::Write::begin`], which
