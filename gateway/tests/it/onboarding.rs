@@ -182,7 +182,7 @@ async fn one_command_connects_a_second_changes_nothing_and_a_third_takes_it_away
     assert_eq!((first.exit, first.changed()), (0, true), "{}", first.text);
     for (step, states) in [
         ("token", vec!["ok"]),
-        ("version", vec!["note"]),
+        ("version", vec!["ok"]),
         ("bot", vec!["changed", "note"]),
         ("file", vec!["changed"]),
         ("gateway", vec!["ok"]),
@@ -289,7 +289,13 @@ async fn another_bot_keeps_its_inbox_unless_it_is_taken_by_force() {
     let said = world.connect(&["--force", "--inbox", "Website chat"]);
     assert_eq!((said.exit, said.states("inbox")), (0, vec!["changed"]), "{}", said.text);
     assert_ne!(world.seated().await, Some(other));
-    assert_eq!(world.bots().await.len(), 2, "the other bot is not touched");
+    let bots = world.bots().await;
+    assert_eq!(bots.len(), 2, "the other bot is not touched");
+    // A second channel gets a bot of its own, at an address of the same tenant.
+    let said = world.connect(&["--channel", "second", "--no-self-test"]);
+    assert_eq!((said.exit, said.states("inbox")), (1, vec!["failed"]), "{}", said.text);
+    assert_eq!(world.bots().await.len(), 3);
+    assert!(bots.iter().all(|bot| bot["id"] == json!(other) || said.text.contains(&format!("{} ", bot["id"]))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -299,6 +305,7 @@ async fn a_chatwoot_too_old_to_sign_is_connected_by_its_address_alone() {
     let said = world.connect(&[]);
     assert_eq!((said.exit, said.states("self-test")), (0, vec!["ok"]), "{}", said.text);
     assert!(said.text.contains("older than 4.13"), "{}", said.text);
+    assert!(said.text.contains("Chatwoot 4.12.1 signs no bot webhooks"), "{}", said.text);
     assert!(!std::fs::read_to_string(world.file()).unwrap().contains("webhook_secret"));
     assert_eq!(world.relais(&["status"]).states("secret"), ["note"]);
 }

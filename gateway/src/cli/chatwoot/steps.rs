@@ -108,7 +108,7 @@ impl Steps {
                 (Some(_), true) => "Not finished. Run it again when that is mended: what is done is done.",
                 (Some(_), false) => "Not finished; nothing was changed.",
                 (None, true) => "Done.",
-                (None, false) => "Nothing had to be changed.",
+                (None, false) => "All is in order; nothing was changed.",
             };
             format!("{last}\n")
         };
