@@ -9,6 +9,7 @@ SKIP with its reason, and an error where RELAIS_SKIPS=fatal.
 
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import subprocess
@@ -32,7 +33,7 @@ PHRASES = [
 SUITE_SECONDS = 600
 
 MODEL_SUITES = ["openai-python", "comply", "openai-node", "chatwoot", "metrics"]
-SUITES = [*MODEL_SUITES, "chatwoot-sdk", "openapi", "billing", "kill9", "crash", "faults", "privacy"]
+SUITES = [*MODEL_SUITES, "chatwoot-sdk", "openapi", "billing", "page", "kill9", "crash", "faults", "privacy"]
 
 
 def row(suite: str, check: str, outcome: str, detail: str = "") -> None:
@@ -127,6 +128,26 @@ def suites_with_the_model(wanted: list[str]) -> None:
         row("gateway", "stops cleanly on SIGTERM", "PASS" if code == 0 else "FAIL", f"exit code {code}")
 
 
+def page_suite() -> None:
+    """`make run` as a person sees it: the demo stays, and a browser uses its page."""
+    reason = skip_reason("node") or skip_reason("chromium")
+    if reason:
+        row("page", "(all)", "SKIP", reason)
+        return
+    with processes.children() as start:
+        demo = start("page-demo", [binary("relais-load"), "demo"])
+        printed = re.compile(r"http://[0-9.:]+/demo")
+
+        def address() -> str:
+            found = printed.search(demo.log.read_text(encoding="utf-8", errors="replace"))
+            return found.group() if found else ""
+
+        demo.wait_ready(address, "the demo prints its page's address")
+        run_suite("page", ["node", "page.mjs"], {"RELAIS_PAGE_URL": address()})
+        code = demo.stop()
+        row("page", "the demo stops cleanly on SIGTERM", "PASS" if code == 0 else "FAIL", f"exit code {code}")
+
+
 def table() -> int:
     """Prints all rows and the plain closing line; gives the exit code."""
     rows = [line.split("\t") for line in RESULTS.read_text(encoding="utf-8").splitlines()]
@@ -174,6 +195,11 @@ def main() -> None:
         run_suite("openapi", [sys.executable, "openapi_check.py"], {})
     if "billing" in wanted:
         run_suite("billing", [sys.executable, "billing_postgres.py"], {})
+    if "page" in wanted:
+        try:
+            page_suite()
+        except AssertionError as error:  # the demo did not come up
+            row("page", "(all)", "FAIL", str(error))
     if "kill9" in wanted:
         run_suite("kill9", [sys.executable, "kill9.py"], {})
     if "crash" in wanted:
