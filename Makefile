@@ -13,7 +13,7 @@ BINARIES = $(CARGO) build --locked --bin relais --bin relais-load
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
 
-run: ## the main job, on embedded defaults: a conversation is answered before your eyes
+run: ## the main job, on embedded defaults: a conversation is answered before your eyes, then a page to try it
 	$(BINARIES)
 	$(TARGET_DIR)/debug/relais-load demo
 
@@ -25,7 +25,7 @@ run-llm: ## the same before a real, small language model on this machine
 test: ## all tests, against our own fakes
 	$(CARGO) test --workspace --locked
 
-test-real: ## official clients, a real model, promtool, Prometheus, kill -9; says what it must skip
+test-real: ## official clients, a real model, a browser, promtool, Prometheus, kill -9; says what it must skip
 	loadtest/real/run.sh
 
 check: ## format, lints, documentation

@@ -100,10 +100,8 @@ function meter(name, left) {
 /** What is left, and what the agent's answers took of a model. */
 export function showMeters(list, report) {
   const plan = report?.plan;
-  if (!plan) {
-    list.replaceChildren();
-    return;
-  }
+  // A gateway that is down tells nothing: what it told last is still the best there is.
+  if (!plan) return;
   const meters = [meter("tokens_left", plan.tokens), meter("calls_left", plan.calls_per_month)];
   if (plan.conversations_per_month) meters.push(meter("conversations_left", plan.conversations_per_month));
   const agent = report.used?.agent;

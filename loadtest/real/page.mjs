@@ -67,6 +67,12 @@ async function says(page, text) {
   await page.locator("#chat-log .message.customer", { hasText: text }).last().waitFor();
 }
 
+async function humanReplies(page, text) {
+  await page.locator("#desk-text").fill(text);
+  await page.locator("#desk-form button").click();
+  await page.locator("#chat-log .message.human", { hasText: text }).waitFor();
+}
+
 const shown = (page, step, text) => page.locator(`#steps [data-step=step_${step}]`, { hasText: text }).waitFor();
 const agent = (page) => page.locator("#chat-log .message.agent");
 const status = (page, word) => page.locator("#status", { hasText: word }).waitFor();
@@ -125,9 +131,7 @@ suite.check("« je veux parler à un humain » : the conversation moves over, wi
 
 suite.check("a human replies: the agent is silent", async () => {
   const { page } = french;
-  await page.locator("#desk-text").fill("Bonjour, ici Hugo.");
-  await page.locator("#desk-form button").click();
-  await page.locator("#chat-log .message.human", { hasText: "ici Hugo" }).waitFor();
+  await humanReplies(page, "Bonjour, ici Hugo.");
   const before = await agent(page).count();
   await says(page, "Quels moyens de paiement acceptez-vous ?");
   // The gateway itself says that it is done with this message.
@@ -137,6 +141,7 @@ suite.check("a human replies: the agent is silent", async () => {
 
 suite.check("resolved: the agent has it again", async () => {
   const { page } = french;
+  await humanReplies(page, "Nous acceptons les cartes et les virements.");
   await page.locator("#resolve").click();
   await status(page, "Résolue");
   const before = await agent(page).count();

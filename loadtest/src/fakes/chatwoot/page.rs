@@ -26,7 +26,7 @@ const LISTED_MAX: usize = 50;
 /// Messages of a conversation, the latest.
 const MESSAGES_MAX: usize = 200;
 /// Webhooks about a conversation, the latest.
-const DELIVERIES_MAX: usize = 12;
+const DELIVERIES_MAX: usize = 24;
 /// How far back these are looked for among everybody's.
 const DELIVERIES_SEARCHED_MAX: usize = 5000;
 /// Nothing from anywhere else, nothing inline, in nobody's frame.
