@@ -32,7 +32,7 @@ PHRASES = [
 # A suite that hangs is a failure, not the end of the night.
 SUITE_SECONDS = 600
 
-MODEL_SUITES = ["openai-python", "comply", "openai-node", "chatwoot", "metrics"]
+MODEL_SUITES = ["openai-python", "comply", "openai-node", "chatwoot", "page-llm", "metrics"]
 SUITES = [*MODEL_SUITES, "chatwoot-sdk", "openapi", "billing", "page", "kill9", "crash", "faults", "privacy"]
 
 
@@ -116,6 +116,9 @@ def suites_with_the_model(wanted: list[str]) -> None:
         if "chatwoot" in wanted:
             control = {"RELAIS_CHATWOOT_ADDRESS": gateway.chatwoot_address}
             run_suite("chatwoot", [sys.executable, "chatwoot_conversation.py"], model | control)
+        if "page-llm" in wanted:
+            flags = ["--llm", f"{model_address}/v1", "--model", gateway_config.MODEL]
+            page_suite("page-llm", flags, {"RELAIS_DEMO_LLM_KEY": model_key})
         if "metrics" in wanted:
             seen = {
                 "RELAIS_ADMIN_URL": gateway.admin,
@@ -128,14 +131,14 @@ def suites_with_the_model(wanted: list[str]) -> None:
         row("gateway", "stops cleanly on SIGTERM", "PASS" if code == 0 else "FAIL", f"exit code {code}")
 
 
-def page_suite() -> None:
-    """`make run` as a person sees it: the demo stays, and a browser uses its page."""
+def page_suite(name: str, flags: list, env: dict[str, str]) -> None:
+    """`make run`, or `make run-llm`, as a person sees it: the demo stays, and a browser uses its page."""
     reason = skip_reason("node") or skip_reason("chromium")
     if reason:
-        row("page", "(all)", "SKIP", reason)
+        row(name, "(all)", "SKIP", reason)
         return
     with processes.children() as start:
-        demo = start("page-demo", [binary("relais-load"), "demo"])
+        demo = start(f"{name}-demo", [binary("relais-load"), "demo", *flags], env=env)
         printed = re.compile(r"http://[0-9.:]+/demo")
 
         def address() -> str:
@@ -143,9 +146,9 @@ def page_suite() -> None:
             return found.group() if found else ""
 
         demo.wait_ready(address, "the demo prints its page's address")
-        run_suite("page", ["node", "page.mjs"], {"RELAIS_PAGE_URL": address()})
+        run_suite(name, ["node", "page.mjs"], {"RELAIS_PAGE_URL": address(), "RELAIS_PAGE_SUITE": name})
         code = demo.stop()
-        row("page", "the demo stops cleanly on SIGTERM", "PASS" if code == 0 else "FAIL", f"exit code {code}")
+        row(name, "the demo stops cleanly on SIGTERM", "PASS" if code == 0 else "FAIL", f"exit code {code}")
 
 
 def table() -> int:
@@ -197,7 +200,7 @@ def main() -> None:
         run_suite("billing", [sys.executable, "billing_postgres.py"], {})
     if "page" in wanted:
         try:
-            page_suite()
+            page_suite("page", [], {})
         except AssertionError as error:  # the demo did not come up
             row("page", "(all)", "FAIL", str(error))
     if "kill9" in wanted:

@@ -18,6 +18,8 @@ mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -93,15 +95,17 @@ async fn act(options: &Options, stage: &Stage, children: &mut Children, show: &S
     stage.start_all(children, show).await?;
     // Ends with this function, however it ends.
     let mut observers = JoinSet::new();
+    let can_crash = Arc::new(AtomicBool::new(false));
     if !options.once {
         show.says(Voice::Event, &format!("watch it at {}", stage.page_url()))?;
-        observers.spawn(Observer::of(stage).run());
+        observers.spawn(Observer::of(stage, Arc::clone(&can_crash)).run());
     }
     let mut watch = children.or_death(play::conversation(options, stage, show)).await?;
     if options.once {
         return Ok(());
     }
     play::addresses(stage, show).await?;
+    can_crash.store(true, Ordering::Relaxed);
     // Until Ctrl-C, which ends this future from outside.
     loop {
         children.or_death(crash_asked(&mut watch)).await?;

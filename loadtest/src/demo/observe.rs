@@ -6,7 +6,10 @@
 //! fields below go further; no key, no token, no text.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -33,19 +36,20 @@ const STORIES_MAX: usize = 4;
 const STORY_LENGTH_MAX: usize = 12;
 
 /// Where and how to ask.
-#[derive(Clone)]
 pub(super) struct Observer {
     public_url: String,
     admin_url: String,
     chatwoot_url: String,
     api_key: String,
     /// The gateway's program and its configuration.
-    relais: std::path::PathBuf,
-    config: std::path::PathBuf,
+    relais: PathBuf,
+    config: PathBuf,
+    /// Whether somebody is there who crashes the gateway when the page asks.
+    can_crash: Arc<AtomicBool>,
 }
 
 impl Observer {
-    pub(super) fn of(stage: &Stage) -> Self {
+    pub(super) fn of(stage: &Stage, can_crash: Arc<AtomicBool>) -> Self {
         Self {
             public_url: stage.public_url(),
             admin_url: stage.admin_url(),
@@ -53,6 +57,7 @@ impl Observer {
             api_key: stage.api_key.clone(),
             relais: stage.relais().to_owned(),
             config: stage.config_path(),
+            can_crash,
         }
     }
 
@@ -95,7 +100,7 @@ impl Observer {
         let usage = self.json(&format!("{}/v1/usage?group_by=kind", self.public_url)).await.ok();
         json!({
             "ready": ready,
-            "can_crash": true,
+            "can_crash": self.can_crash.load(Ordering::Relaxed),
             "plan": limits.as_ref().map(plan_left),
             "used": usage.as_ref().map(used),
             "stories": stories,
