@@ -67,7 +67,9 @@ function draw() {
   const of = `${whole?.id} ${language}`;
   customerLog.show(of, whole?.messages ?? [], word("empty_chat"));
   deskLog.show(of, whole?.messages ?? [], word("no_conversation"));
-  const writes = whole?.status === "pending" && whole.typing;
+  // As Chatwoot's own chat window: what was written ends the writing.
+  const waits = whole?.messages.findLast((message) => message.kind !== "activity")?.kind === "customer";
+  const writes = whole?.status === "pending" && whole.typing && waits;
   at("typing").dataset.on = String(Boolean(writes));
   at("typing-text").textContent = writes ? word("writing") : "";
   showList(at("list"), conversations, known.selected, (id) => {

@@ -159,7 +159,8 @@ export const number = (value) => new Intl.NumberFormat(language).format(value);
 export function span(ms) {
   const digits = { maximumFractionDigits: 1 };
   if (ms < 1000) return `${new Intl.NumberFormat(language, digits).format(ms)} ms`;
-  return `${new Intl.NumberFormat(language, digits).format(ms / 1000)} s`;
+  if (ms < 60_000) return `${new Intl.NumberFormat(language, digits).format(ms / 1000)} s`;
+  return `${number(Math.floor(ms / 60_000))} min ${Math.floor((ms % 60_000) / 1000)} s`;
 }
 
 export const clock = (at_ms) => new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit" }).format(at_ms);
