@@ -17,7 +17,7 @@ help: ## this list
 binaries:
 	$(CARGO) build --locked --bin relais --bin relais-load --bin relais-billing --test tidy
 
-run: binaries ## the main job, on embedded defaults: a conversation is answered before your eyes
+run: binaries ## the main job, on embedded defaults: a conversation is answered before your eyes, then a page to try it
 	$(TARGET_DIR)/debug/relais-load demo
 
 run-llm: ## the same before a real, small language model on this machine
@@ -28,7 +28,7 @@ run-llm: ## the same before a real, small language model on this machine
 test: ## all tests, against our own fakes
 	$(CARGO) test --workspace --locked
 
-test-real: ## official clients, a real model, promtool, Prometheus, kill -9; says what it must skip
+test-real: ## official clients, a real model, a browser, promtool, Prometheus, kill -9; says what it must skip
 	loadtest/real/run.sh
 
 check: ## format, lints, documentation

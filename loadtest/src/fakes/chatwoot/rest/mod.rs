@@ -26,6 +26,7 @@ use super::control;
 use super::fault::{CallEffect, Draw, Endpoint};
 use super::machine::Refused;
 use super::model::{Author, ConversationKey};
+use super::page;
 use super::record::Call;
 use super::state::{State, now_ms};
 use crate::http::{Answer, Body, Hangup, reply};
@@ -114,8 +115,13 @@ impl From<Refused> for Reply {
 /// The server's handler.
 pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
-    if head.uri.path() == "/control/events" {
-        return Ok(control::events(&shared, head.uri.query()));
+    if page::is_foreign(&head) {
+        return Ok(page::refusal());
+    }
+    match head.uri.path() {
+        "/control/events" => return Ok(control::events(&shared, &head)),
+        path if path == "/demo" || path.starts_with("/demo/") => return Ok(page::answer(&shared, &head)),
+        _ => {}
     }
     // A body that breaks off never became a call.
     let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else { return Err(Hangup) };
