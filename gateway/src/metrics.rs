@@ -316,7 +316,7 @@ impl Metrics {
             shadow_denials: counter_vec(
                 r,
                 "relais_shadow_denials_total",
-                "Calls that a limit in shadow would have refused, by reason.",
+                "Calls and conversations that a limit in shadow would have refused, by reason.",
                 &["reason"],
             )?,
             auth_failures: counter(r, "relais_auth_failures_total", "Keys and signatures that did not verify.")?,
@@ -554,7 +554,7 @@ impl Metrics {
 
     /// Counts a refusal that a limit in shadow did not make.
     pub fn shadow_denied(&self, limit: Shadowed) {
-        self.shadow_denials.with_label_values(&[shadow_reason(limit).code()]).inc();
+        self.shadow_denials.with_label_values(&[shadow_code(limit)]).inc();
     }
 
     /// The page Prometheus scrapes.
@@ -568,13 +568,15 @@ impl Metrics {
     }
 }
 
-/// Why a limit refuses, if it does.
-pub fn shadow_reason(limit: Shadowed) -> Reason {
+/// The word for why a limit refuses, if it does.
+pub fn shadow_code(limit: Shadowed) -> &'static str {
     match limit {
-        Shadowed::CallsPerMinute => Reason::RateLimited,
-        Shadowed::CallsPerMonth => Reason::CallsUsedUp,
-        Shadowed::CallsInFlight => Reason::TooManyInFlight,
-        Shadowed::TokensPerMonth => Reason::TokensUsedUp,
+        Shadowed::CallsPerMinute => Reason::RateLimited.code(),
+        Shadowed::CallsPerMonth => Reason::CallsUsedUp.code(),
+        Shadowed::CallsInFlight => Reason::TooManyInFlight.code(),
+        Shadowed::TokensPerMonth => Reason::TokensUsedUp.code(),
+        // No request is refused for it: a human gets the conversation.
+        Shadowed::ConversationsPerMonth => "conversations_used_up",
     }
 }
 

@@ -151,6 +151,7 @@ mod tests {
                 unreadable: Default::default(),
                 message: String::new(),
                 notice: String::new(),
+                quota_notice: String::new(),
             },
             idle: crate::config::Idle::default(),
         })

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use relais_gateway::agent::{Agents, Question, TokenUse};
+use relais_gateway::agent::{Agents, Question, Spent, TokenUse};
 use relais_gateway::clock::Clock;
 use relais_gateway::config::{AgentKind, Config, Level};
 use relais_gateway::conversation::{Contact, Medium, Speaker, Utterance};
@@ -176,7 +176,7 @@ async fn ask(subject: &Subject, text: &str, conversation_id: u64) -> (Outcome, O
         teams: &BTreeMap::new(),
         level_max: Level::L3,
     };
-    match subject.agents.answer(&subject.agent_id, question, subject.wait).await {
+    match subject.agents.answer(&subject.agent_id, question, subject.wait, &Spent::default()).await {
         Ok(answered) => (Outcome::of(answered.answer), answered.tokens),
         Err(failed) => (Outcome::Failed(relais_gateway::error::chain(&failed.error)), failed.tokens),
     }

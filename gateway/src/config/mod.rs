@@ -499,6 +499,10 @@ pub const HANDOFF_MESSAGE: &str = "I am handing this over to a colleague, who wi
 /// What a customer reads who asks for a human where the plan has no handoff, unless the operator wrote something else.
 pub const HANDOFF_NOTICE: &str = "I cannot hand this chat over to a person, but I will gladly go on helping you here.";
 
+/// What a customer reads when the plan's replies are used up and it has no handoff, unless the operator wrote something
+/// else.
+pub const QUOTA_NOTICE: &str = "I cannot answer here for now. Your message has reached us and will be read.";
+
 /// `tenant.chatwoot.handoff`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handoff {
@@ -510,6 +514,9 @@ pub struct Handoff {
     pub message: String,
     /// What the customer reads when the plan has no handoff (D17). Has a default in English.
     pub notice: String,
+    /// What the customer reads when the plan's replies are used up and it has no handoff (ENF-5). Has a default in
+    /// English.
+    pub quota_notice: String,
     /// What becomes of a picture or a voice note without a word beside it. Default `human`.
     pub unreadable: Unreadable,
 }

@@ -276,8 +276,14 @@ fn labels_are_unique() {
 }
 
 fn handoff(message: &str) -> config::Handoff {
-    let (message, notice) = (message.to_owned(), config::HANDOFF_NOTICE.to_owned());
-    config::Handoff { team_id: None, teams: Default::default(), message, notice, unreadable: config::Unreadable::Human }
+    config::Handoff {
+        team_id: None,
+        teams: Default::default(),
+        message: message.to_owned(),
+        notice: config::HANDOFF_NOTICE.to_owned(),
+        quota_notice: config::QUOTA_NOTICE.to_owned(),
+        unreadable: config::Unreadable::Human,
+    }
 }
 
 #[test]
@@ -286,6 +292,7 @@ fn our_default_is_translated_and_the_operator_s_words_are_not() {
     assert_eq!(message(&default, Language::English), config::HANDOFF_MESSAGE);
     assert_eq!(message(&default, Language::French), MESSAGE_FRENCH);
     assert_eq!(notice(&default, Language::French), NOTICE_FRENCH);
+    assert_eq!(quota_notice(&default, Language::French), QUOTA_NOTICE_FRENCH);
     assert_eq!(message(&handoff("One moment!"), Language::French), "One moment!");
 }
 

@@ -13,6 +13,7 @@ mod support;
 
 mod agents;
 mod chat;
+mod conversations;
 mod endpoints;
 mod exact;
 mod inbox;
