@@ -53,4 +53,5 @@ bench-intake: ## deliveries made durable: latency at 5,000 a second beside the d
 bench-turns: ## a turn's CPU, and the memory of 10,000 conversations at once
 	$(RELEASE)
 	RELAIS_BIN_DIR=$(TARGET_DIR)/release python3 benches/conversations.py turns
+	RELAIS_BIN_DIR=$(TARGET_DIR)/release python3 benches/conversations.py flight --http2
 	RELAIS_BIN_DIR=$(TARGET_DIR)/release python3 benches/conversations.py flight

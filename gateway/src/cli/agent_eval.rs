@@ -176,7 +176,7 @@ async fn ask(subject: &Subject, text: &str, conversation_id: u64) -> (Outcome, O
         teams: &BTreeMap::new(),
         level_max: Level::L3,
     };
-    match subject.agents.answer(&subject.agent_id, question, subject.wait, &Spent::default()).await {
+    match subject.agents.answer(&subject.agent_id, &question, subject.wait, &Spent::default()).await {
         Ok(answered) => (Outcome::of(answered.answer), answered.tokens),
         Err(failed) => (Outcome::Failed(relais_gateway::error::chain(&failed.error)), failed.tokens),
     }

@@ -389,8 +389,10 @@ pub struct Upstream {
     pub weight: u32,
     /// The field that carries the output limit to this upstream.
     pub limit_field: LimitField,
-    /// Connections at once, per worker. Default 1,024.
+    /// Calls at once, per worker: on HTTP/1 as many connections. Default 1,024.
     pub connections_max: usize,
+    /// HTTP/2 in plaintext too, without asking. Default false.
+    pub http2: bool,
 }
 
 /// Which field carries the output limit.
