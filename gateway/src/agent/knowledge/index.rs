@@ -121,9 +121,14 @@ impl Index {
         let mut near = Vec::new();
         for one in [spoken, other(spoken)].iter().filter_map(|language| self.by_language.get(language)) {
             let asked = one.reader.read(text);
-            let found = one.engine.search(&asked.search(), most);
+            // Words that tell nothing too: a model leaves what does not fit.
+            let text = format!("{} {}", asked.search(), asked.idle_words.join(" "));
+            let found = one.engine.search(&text, most);
             let sections = found.iter().filter_map(|found| self.sections.get(found.document.id));
-            near.extend(sections.filter(|indexed| asked.known(|word| indexed.words.contains(word)) > 0.0));
+            near.extend(sections.filter(|indexed| {
+                asked.known(|word| indexed.words.contains(word)) > 0.0
+                    || asked.idle_words.iter().any(|word| indexed.words.contains(word))
+            }));
         }
         near.truncate(most);
         near

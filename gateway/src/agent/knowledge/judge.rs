@@ -43,6 +43,8 @@ const SCORE_TIE: f32 = 0.55;
 pub(super) struct Judged<'a> {
     indexed: &'a Indexed,
     knows: bool,
+    /// Nothing asked stands in its heading or title.
+    is_in_body: bool,
     /// Share of the question.
     known: f32,
     /// The question's most telling word stands in the heading.
@@ -97,12 +99,21 @@ impl<'a> Judged<'a> {
             let rank = own + TITLE_WEIGHT * (known - own) + HEADED_WEIGHT * headed + COVERED_WEIGHT * covered + kind;
             let is_headed_by_most =
                 asked.words.iter().any(|word| word.weight >= most && heading.words.contains(&word.stem));
-            let judged = Self { indexed, knows, known, is_headed_by_most, rank, score };
+            let is_in_body = headed <= 0.0 && !titled;
+            let judged = Self { indexed, knows, is_in_body, known, is_headed_by_most, rank, score };
             if best.as_ref().is_none_or(|best| (judged.knows, judged.rank) > (best.knows, best.rank)) {
                 best = Some(judged);
             }
         }
-        best.unwrap_or(Self { indexed, knows: false, known, is_headed_by_most: false, rank: 0.0, score })
+        best.unwrap_or(Self {
+            indexed,
+            knows: false,
+            is_in_body: true,
+            known,
+            is_headed_by_most: false,
+            rank: 0.0,
+            score,
+        })
     }
 }
 
@@ -133,5 +144,10 @@ pub(super) fn fitting(mut judged: Vec<Judged<'_>>) -> Found<'_> {
         equal || (headed && other.known >= KNOWN_BESIDE_MIN)
     };
     let fitting: Vec<&Indexed> = judged.iter().filter(ties).map(|judged| judged.indexed).take(OPTIONS_MAX).collect();
-    if fitting.len() > 1 { Found::Several(fitting) } else { Found::One(best.indexed) }
+    match fitting.len() {
+        ..=1 => Found::One(best.indexed),
+        // What several only mention is what none of them is about.
+        _ if best.is_in_body => Found::Nothing(Some(best.indexed)),
+        _ => Found::Several(fitting),
+    }
 }

@@ -38,6 +38,8 @@ pub(super) struct Reader {
 pub(super) struct Asked {
     /// Ordered, so that sums are repeatable.
     pub(super) words: Vec<Word>,
+    /// Its words that tell nothing.
+    pub(super) idle_words: Vec<String>,
     /// What the words that tell nothing weigh together: little, and bounded.
     idle: f32,
     pub(super) kind: Option<Kind>,
@@ -117,9 +119,11 @@ impl Reader {
             words => (words, true),
         };
         let words = words.into_iter().map(|stem| self.word(stem)).collect();
-        let idle = kept(false, true).filter(|stem| stem.chars().any(char::is_alphabetic)).count();
-        let idle = (f32::from(u8::try_from(idle).unwrap_or(u8::MAX)) * IDLE_WEIGHT).min(IDLE_WEIGHT_MAX);
-        Asked { words, idle, kind, is_about_something }
+        let idle_words: Vec<String> =
+            kept(false, true).filter(|stem| stem.chars().any(char::is_alphabetic)).cloned().collect();
+        let count = f32::from(u8::try_from(idle_words.len()).unwrap_or(u8::MAX));
+        let idle = (count * IDLE_WEIGHT).min(IDLE_WEIGHT_MAX);
+        Asked { words, idle_words, idle, kind, is_about_something }
     }
 
     fn word(&self, stem: String) -> Word {
@@ -155,7 +159,7 @@ impl Reader {
     /// A word that the folder does not have and that says nothing about a matter. Numbers among them: `size 45` is
     /// about the size.
     fn is_idle(&self, word: &str, stem: &str) -> bool {
-        if self.thesaurus.has_idle(word) && !self.thesaurus.has(word) {
+        if self.thesaurus.has_idle(word) && !self.thesaurus.has_alone(word) {
             return !self.headed.contains(stem) || !self.spelling.has(word);
         }
         let is_known = self.found_in.contains_key(stem)

@@ -79,6 +79,8 @@ pub(super) struct Thesaurus {
     fillers: HashSet<String>,
     /// As they are written, for the spelling: those that tell something, and those that do not.
     telling: HashSet<String>,
+    /// Those that tell something by themselves, and not only in a phrase.
+    alone: HashSet<String>,
     telling_nothing: HashSet<String>,
 }
 
@@ -99,6 +101,7 @@ impl Thesaurus {
             phrases: HashMap::new(),
             fillers: HashSet::new(),
             telling: HashSet::new(),
+            alone: HashSet::new(),
             telling_nothing: HashSet::new(),
         };
         for lists in [(!operators.replace).then_some(ours), Some(theirs)].into_iter().flatten() {
@@ -147,6 +150,9 @@ impl Thesaurus {
 
     fn entry(&mut self, entry: &str, stems: &Stems) -> Vec<Option<String>> {
         let mut parts = Vec::new();
+        if entry.split_whitespace().nth(1).is_none() {
+            self.alone.extend(words(entry));
+        }
         for piece in entry.split_whitespace() {
             if piece == "*" {
                 parts.push(None);
@@ -173,6 +179,11 @@ impl Thesaurus {
     /// Whether a word is written so and tells something.
     pub(super) fn has(&self, word: &str) -> bool {
         self.telling.contains(word)
+    }
+
+    /// Whether a word tells something by itself.
+    pub(super) fn has_alone(&self, word: &str) -> bool {
+        self.alone.contains(word)
     }
 
     /// Whether a word is written so and tells nothing.
