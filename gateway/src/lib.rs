@@ -60,7 +60,7 @@ use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
 use crate::relay::sweep::{SweepHandle, SweepParts};
 use crate::relay::{Payer, RelayHandle, RelayParts, Served};
-use crate::server::{Listeners, Stop, Tls, TlsError, Worker};
+use crate::server::{Listeners, Passed, Stop, Tls, TlsError, Worker};
 use crate::storage::{StorageError, StorageLock};
 use crate::telemetry::{AccessLog, AccessLogWriter, TelemetryError};
 use crate::usage::{Ledger, LedgerError};
@@ -270,13 +270,18 @@ pub struct Running {
 
 /// Binds, starts every thread, and returns when it serves.
 pub fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+    start_on(config, clock, Passed::default())
+}
+
+/// The same on sockets that are open already, as far as some were passed.
+pub fn start_on(config: Config, clock: Clock, passed: Passed) -> Result<Running, StartError> {
     let metrics = Arc::new(Metrics::new().map_err(StartError::Metrics)?);
     let upstreams = Upstreams::new(&config.upstreams, &clock, &metrics, None).map_err(StartError::Upstreams)?;
     let tls = config.listen.tls.as_ref().map(Tls::new).transpose().map_err(StartError::Tls)?;
     let workers = if config.runtime.per_core { config.runtime.workers } else { 1 };
     // Before it listens: while another one drains, connections are still that one's.
     let storage = StorageLock::take(&config.storage.dir, config.timeouts.drain).map_err(StartError::Storage)?;
-    let listeners = server::bind(config.listen.public, config.listen.admin, workers)
+    let listeners = server::bind(config.listen.public, config.listen.admin, workers, passed)
         .map_err(|error| StartError::Listen(config.listen.public, error))?;
     let ledger = Ledger::open(&config.storage.dir, &metrics, &config.usage).map_err(StartError::Ledger)?;
     let store = Store::new(clock.clone(), ledger.journal());

@@ -13,7 +13,9 @@ use clap::Parser as _;
 use relais_gateway::clock::Clock;
 use relais_gateway::config::Config;
 use relais_gateway::reload::Watcher;
+use relais_gateway::server::Passed;
 use relais_gateway::telemetry;
+use sd_notify::NotifyState;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     let done = match &arguments.command {
         None => run(arguments.config),
         Some(Command::Check) => cli::check(&arguments.config),
+        Some(Command::Ready) => cli::ready(&arguments.config),
         Some(Command::Key { command }) => cli::key(command),
         Some(Command::Inbox { command }) => cli::inbox(&arguments.config, command),
         Some(Command::Usage(wanted)) => cli::usage(&arguments.config, wanted),
@@ -61,9 +64,11 @@ fn serve(config: Config, path: PathBuf) -> anyhow::Result<()> {
         let hangup = signal(SignalKind::hangup())?;
         Ok::<_, std::io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, hangup))
     })?;
-    let running = relais_gateway::start(config, Clock::system())?;
+    let passed = Passed::from_environment().context("taking the sockets that were passed")?;
+    let running = relais_gateway::start_on(config, Clock::system(), passed)?;
     info!(public = %running.public, admin = %running.admin, "Relais serves.");
     let watcher = Watcher::start(Arc::clone(&running.gateway), path).context("starting the thread that reloads")?;
+    tell_service_manager(NotifyState::Ready);
     let mut stopped = async || {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     };
@@ -78,6 +83,7 @@ fn serve(config: Config, path: PathBuf) -> anyhow::Result<()> {
         }
     });
     drop(watcher);
+    tell_service_manager(NotifyState::Stopping);
     info!("Relais stops: nothing new is accepted, what is open finishes.");
     let (done, drained) = tokio::sync::oneshot::channel();
     let stopping = std::thread::spawn(move || {
@@ -96,4 +102,11 @@ fn serve(config: Config, path: PathBuf) -> anyhow::Result<()> {
     }
     info!("Relais stopped.");
     Ok(())
+}
+
+/// Tells systemd, if it started us, how far we are. Whoever else started us does not listen.
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "The service manager was not told.");
+    }
 }

@@ -6,6 +6,7 @@
 //!
 //! What a tenant uses is not here: that is the ledger's, exact and by key.
 
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -276,6 +277,8 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let r = &registry;
+        // CPU, memory, descriptors, start: under the names that every Prometheus client uses for them.
+        r.register(Box::new(ProcessCollector::for_self()))?;
         let build = gauge_vec(r, "relais_build_info", "Always 1; the version is the label.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let denials = counter_vec(r, "relais_denials_total", "Requests refused, by reason.", &["reason"])?;

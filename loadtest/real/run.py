@@ -31,7 +31,7 @@ PHRASES = [
 # A suite that hangs is a failure, not the end of the night.
 SUITE_SECONDS = 600
 
-MODEL_SUITES = ["openai-python", "comply", "openai-node", "chatwoot", "metrics"]
+MODEL_SUITES = ["openai-python", "comply", "openai-node", "chatwoot", "metrics", "operate"]
 SUITES = [*MODEL_SUITES, "chatwoot-sdk", "openapi", "billing", "kill9", "crash", "faults", "privacy"]
 
 
@@ -122,6 +122,8 @@ def suites_with_the_model(wanted: list[str]) -> None:
                 "RELAIS_TENANTS": ",".join(gateway.tenants()),
             }
             run_suite("metrics", [sys.executable, "metrics_check.py"], seen)
+        if "operate" in wanted:
+            run_suite("operate", [VENV_PYTHON, "operate_check.py"], {"RELAIS_ADMIN_URL": gateway.admin})
 
         code = gateway_process.stop()
         row("gateway", "stops cleanly on SIGTERM", "PASS" if code == 0 else "FAIL", f"exit code {code}")

@@ -4,6 +4,7 @@
 
 pub(crate) mod agent_eval;
 pub(crate) mod inbox;
+mod ready;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
@@ -37,6 +38,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Reads the configuration and says what is in it, or everything that is wrong with it.
     Check,
+    /// Asks the running gateway whether it takes traffic: exit code 0 if it does. For health checks.
+    Ready,
     /// API keys.
     Key {
         /// What about them.
@@ -115,6 +118,14 @@ pub(crate) fn key(command: &KeyCommand) -> anyhow::Result<ExitCode> {
         new.toml(name)
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `relais ready`
+pub(crate) fn ready(path: &Path) -> anyhow::Result<ExitCode> {
+    let config = Config::load(path)?;
+    let answer = ready::ask(config.listen.admin)?;
+    print(&format!("{}\n", answer.text))?;
+    Ok(if answer.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// `relais usage`

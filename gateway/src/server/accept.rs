@@ -28,6 +28,31 @@ pub struct Listeners {
     pub admin: StdListener,
 }
 
+/// Sockets that were open before us: by systemd's socket activation, or by whoever started us the same way.
+///
+/// They stay open while one process follows another, so that nobody is refused meanwhile.
+#[derive(Debug, Default)]
+pub struct Passed {
+    public: Option<StdListener>,
+    admin: Option<StdListener>,
+}
+
+impl Passed {
+    /// Takes what the environment names (`LISTEN_PID`, `LISTEN_FDS`): the first for the public, the second for the
+    /// admin listener. Fails on anything else, and on more: sockets that nobody serves would wait for ever.
+    pub fn from_environment() -> io::Result<Self> {
+        let mut passed = listenfd::ListenFd::from_env();
+        if passed.len() > 2 {
+            return Err(io::Error::other(format!("{} sockets were passed, and there are 2 listeners", passed.len())));
+        }
+        let mut take = |number: usize| match number < passed.len() {
+            true => passed.take_tcp_listener(number),
+            false => Ok(None),
+        };
+        Ok(Self { public: take(0)?, admin: take(1)? })
+    }
+}
+
 /// What stopping means at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
@@ -38,14 +63,25 @@ pub enum Stop {
 }
 
 /// Binds the public address `workers` times and the admin address once. Port 0 picks a free one, the same for all.
-pub fn bind(public: SocketAddr, admin: SocketAddr, workers: usize) -> io::Result<Listeners> {
-    let first = listen(public)?;
+/// A socket that was passed is used instead of its address; the workers then share its one queue.
+pub fn bind(public: SocketAddr, admin: SocketAddr, workers: usize, passed: Passed) -> io::Result<Listeners> {
+    let shared = passed.public.is_some();
+    let first = passed.public.map_or_else(|| listen(public), nonblocking)?;
     let address = first.local_addr()?;
     let mut listeners = vec![first];
     for _ in 1..workers.max(1) {
-        listeners.push(listen(address)?);
+        let next = match listeners.first() {
+            Some(first) if shared => first.try_clone()?,
+            _ => listen(address)?,
+        };
+        listeners.push(next);
     }
-    Ok(Listeners { public: listeners, admin: listen(admin)? })
+    Ok(Listeners { public: listeners, admin: passed.admin.map_or_else(|| listen(admin), nonblocking)? })
+}
+
+fn nonblocking(listener: StdListener) -> io::Result<StdListener> {
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 fn listen(address: SocketAddr) -> io::Result<StdListener> {

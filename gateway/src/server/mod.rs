@@ -14,5 +14,5 @@ mod io;
 mod route;
 mod tls;
 
-pub use accept::{Listeners, Stop, Worker, bind, serve};
+pub use accept::{Listeners, Passed, Stop, Worker, bind, serve};
 pub use tls::{Tls, TlsError};

@@ -10,6 +10,9 @@ use relais_loadtest::fakes::llm::{Behaviour, FakeLlm, Settings as LlmSettings};
 
 use crate::support::{DEADLINE, Gateway, toml};
 
+/// What has to wait for a budget of a few calls a second takes as long as that takes.
+const BUDGET_DEADLINE: Duration = Duration::from_secs(120);
+
 const ANSWER: &str = "Tomorrow.";
 
 /// A Chatwoot with three bots, each in an inbox of its own and each a tenant's, and the gateway between.
@@ -101,7 +104,7 @@ impl World {
 
     async fn all_answered(&self, keys: &[ConversationKey]) {
         let all = |_: &FakeChatwoot| keys.iter().all(|key| self.replies(*key) >= 1);
-        let answered = self.chatwoot.wait_until(DEADLINE, all).await;
+        let answered = self.chatwoot.wait_until(BUDGET_DEADLINE, all).await;
         assert!(
             answered.is_ok(),
             "{} of {} answered",

@@ -20,8 +20,8 @@ use relais_gateway::llm::upstream::Upstreams;
 use relais_gateway::metrics::Metrics;
 use relais_gateway::relay::{Payer, RelayHandle, RelayParts, Served};
 use relais_loadtest::fakes::chatwoot::{
-    Act, Author, CallEffect, CallFault, ConversationKey as Key, DeliveryEffect, DeliveryFault, Endpoint, FakeChatwoot,
-    Faults, MessageType, Settings, Status,
+    Act, Author, CallEffect, CallFault, ConversationKey as Key, Delivery as Webhook, DeliveryEffect, DeliveryFault,
+    Endpoint, FakeChatwoot, Faults, MessageType, Outcome, Settings, Status,
 };
 use relais_loadtest::fakes::llm::{Behaviour, FakeLlm, Fault, FaultKind, Settings as LlmSettings, When};
 use relais_loadtest::http::{Hangup, Server, reply};
@@ -626,7 +626,13 @@ async fn many_conversations_under_faults_and_a_crash_each_end_once() {
             world.up();
         }
     }
-    world.until("all answered", |world| keys.iter().all(|key| !world.replies(*key).is_empty())).await;
+    // While the process was down a webhook may have failed for good: Chatwoot then gives the conversation to humans.
+    let failed = |world: &World, key: Key| {
+        let about = |delivery: &Webhook| delivery.key == key && delivery.event == "message_created";
+        world.chatwoot.deliveries().iter().any(|delivery| about(delivery) && delivery.outcome == Outcome::Failed)
+    };
+    let ended = |world: &World, key: Key| !world.replies(key).is_empty() || failed(world, key);
+    world.until("all answered", |world| keys.iter().all(|key| ended(world, *key))).await;
     world.settled().await;
     for key in keys {
         let replies = world.replies(key);

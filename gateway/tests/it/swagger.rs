@@ -258,6 +258,7 @@ impl Story {
             upstream = "main"
             model = "fake-model"
             system_prompt = "Answer."
+            tokens_max = 4000
             [relay]
             burst_ms = 10
             burst_max_ms = 20
