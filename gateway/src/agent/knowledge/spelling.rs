@@ -81,16 +81,14 @@ impl Spelling {
         };
         let mut read: Vec<String> = Vec::with_capacity(said.len());
         for word in said {
-            if knows(&word) || word.chars().any(|c| c.is_ascii_digit()) {
-                // `pass word`, where the folder writes it as one.
-                let joined = read.last().map(|before| format!("{before}{word}"));
-                match joined.filter(|joined| joined.chars().count() >= JOINED_CHARS && self.folder.contains(joined)) {
-                    Some(joined) => {
-                        read.pop();
-                        read.push(joined);
-                    }
-                    None => read.push(word),
-                }
+            // `pass word`, where the folder writes it as one.
+            let joined = read.last().map(|before| format!("{before}{word}"));
+            let joined = joined.filter(|joined| joined.chars().count() >= JOINED_CHARS && self.folder.contains(joined));
+            if let Some(joined) = joined {
+                read.pop();
+                read.push(joined);
+            } else if knows(&word) || word.chars().any(|c| c.is_ascii_digit()) {
+                read.push(word);
             } else if let Some(pair) = self.pairs.get(&word) {
                 read.extend(pair.iter().cloned());
             } else {
@@ -131,4 +129,33 @@ fn exchanged(one: &str, other: &str) -> bool {
         letters
     };
     one.chars().count() > 2 && letters(one) == letters(other) && strsim::osa_distance(one, other) == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::thesaurus::Vocabulary;
+    use super::*;
+    use crate::conversation::{Language, words};
+
+    #[test]
+    fn what_was_meant_is_read_and_what_is_another_word_is_left() {
+        let stems = Stems::new(Language::English);
+        let thesaurus = Thesaurus::new(Language::English, &Vocabulary::default(), &stems);
+        let folder = vec![words("A widget with a turn-table and a flywheel").collect()];
+        let spelling = Spelling::new(&folder, &thesaurus, &stems);
+        let read = |text: &str| spelling.read(words(text).collect(), &thesaurus, &stems).join(" ");
+        for (said, meant) in [
+            ("widgte", "widget"),
+            ("widgets", "widgets"),
+            ("turntable", "turn table"),
+            ("fly wheel", "flywheel"),
+            ("flywheeels", "flywheel"),
+            ("parcell", "parcel"),
+            ("teh", "the"),
+            ("drone", "drone"),
+            ("quux 12345", "quux 12345"),
+        ] {
+            assert_eq!(read(said), meant, "{said}");
+        }
+    }
 }
