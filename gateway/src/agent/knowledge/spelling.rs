@@ -150,7 +150,7 @@ mod tests {
             ("turntable", "turn table"),
             ("fly wheel", "flywheel"),
             ("flywheeels", "flywheel"),
-            ("parcell", "parcel"),
+            ("parsel", "parcel"),
             ("teh", "the"),
             ("drone", "drone"),
             ("quux 12345", "quux 12345"),
