@@ -257,6 +257,11 @@ impl State {
         if let ["public", "api", "v1", "inboxes", rest @ ..] = segments.as_slice() {
             return self.public_answer(call, rest);
         }
+        // Told to anybody.
+        if segments == ["api"] {
+            let version = if self.settings.bot_secrets { "4.15.1" } else { "4.12.1" };
+            return Reply::json(json!({ "version": version, "queue_services": "ok", "data_services": "ok" }));
+        }
         let Some(caller) = call.token.as_deref().and_then(|token| self.caller(token)) else {
             return Reply::unauthorized("Invalid Access Token");
         };
