@@ -304,6 +304,7 @@ fn check_scope(scope: &Scope) -> Result<(), Error> {
         ("calls_in_flight", scope.calls_in_flight, Some(Shadowed::CallsInFlight)),
         ("tokens_per_month", scope.tokens_per_month, Some(Shadowed::TokensPerMonth)),
         ("tokens_per_call", scope.tokens_per_call, None),
+        ("conversations_per_month", None, Some(Shadowed::ConversationsPerMonth)),
     ];
     for (name, limit, shadowed) in limits {
         if limit == Some(0) {

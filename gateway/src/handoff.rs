@@ -143,6 +143,8 @@ pub fn decide(signals: &Signals<'_>) -> Option<HandoffReason> {
 const MESSAGE_FRENCH: &str = "Je passe la main à un collègue, qui vous répondra ici.";
 const NOTICE_FRENCH: &str =
     "Je ne peux pas transmettre cette conversation à une personne, mais je continue volontiers à vous aider ici.";
+const QUOTA_NOTICE_FRENCH: &str =
+    "Je ne peux pas répondre ici pour le moment. Votre message nous est bien parvenu et sera lu.";
 
 /// What the customer reads when a human takes over.
 pub fn message(handoff: &config::Handoff, language: Language) -> &str {
@@ -152,6 +154,11 @@ pub fn message(handoff: &config::Handoff, language: Language) -> &str {
 /// What the customer reads when they asked for a human and the plan has no handoff (D17).
 pub fn notice(handoff: &config::Handoff, language: Language) -> &str {
     localised(&handoff.notice, config::HANDOFF_NOTICE, NOTICE_FRENCH, language)
+}
+
+/// What the customer reads when the plan's replies are used up and it has no handoff (ENF-5).
+pub fn quota_notice(handoff: &config::Handoff, language: Language) -> &str {
+    localised(&handoff.quota_notice, config::QUOTA_NOTICE, QUOTA_NOTICE_FRENCH, language)
 }
 
 /// Only our own default is translated: the operator's words are the operator's.

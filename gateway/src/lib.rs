@@ -45,6 +45,7 @@ use relais_policies::plan::Feature;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
+use crate::admission::Counted;
 use crate::agent::{Agents, BuildError};
 use crate::auth::failures::Failures;
 use crate::chatwoot::installation::Installations;
@@ -54,7 +55,7 @@ use crate::error::{Error, Reason};
 use crate::http::client::Client;
 use crate::http::request_id::RequestIds;
 use crate::http::resolve::Resolver;
-use crate::inbox::{Inbox, InboxError};
+use crate::inbox::{CountedIn, Inbox, InboxError};
 use crate::llm::upstream::Upstreams;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::policy::Store;
@@ -284,11 +285,16 @@ pub fn start_on(config: Config, clock: Clock, passed: Passed) -> Result<Running,
     let listeners = server::bind(config.listen.public, config.listen.admin, workers, passed)
         .map_err(|error| StartError::Listen(config.listen.public, error))?;
     let ledger = Ledger::open(&config.storage.dir, &metrics, &config.usage).map_err(StartError::Ledger)?;
-    let store = Store::new(clock.clone(), ledger.journal());
-    store.apply(&config.tenants);
     let resolver = Resolver::new();
     let inbox = Inbox::open(&config.storage.dir, &config.inbox, clock.clone(), Arc::clone(&metrics))
         .map_err(|error| StartError::Inbox(config.storage.dir.clone(), error))?;
+    let journal = ledger.journal();
+    for CountedIn { tenant, period_ms, conversations } in inbox.counted_before() {
+        journal.remember_counted(Arc::clone(tenant), Counted { period_ms: *period_ms, conversations: *conversations });
+    }
+    // After both: an account goes on from what they know of it.
+    let store = Store::new(clock.clone(), journal);
+    store.apply(&config.tenants);
     let client = Client::new(resolver.clone(), config.timeouts.connect);
     let installations = Arc::new(Installations::new(&config.relay, clock.clone()));
     let agents = Agents::build(&config, &upstreams, &client, Arc::clone(&metrics)).map_err(StartError::Agents)?;

@@ -284,6 +284,16 @@ impl Metrics {
         let denials = counter_vec(r, "relais_denials_total", "Requests refused, by reason.", &["reason"])?;
         let tokens = counter_vec(r, "relais_tokens_total", "Model tokens of /v1 calls, by direction.", &["direction"])?;
         let deliveries = counter_vec(r, "relais_inbox_deliveries_total", "Verified webhook deliveries.", &["result"])?;
+        // From the first scrape on: an alert cannot see the first of a series that was not there.
+        let loops = counter_vec(
+            r,
+            "relais_loops_total",
+            "Conversations that went round in a circle and were stopped, by what showed it.",
+            &["sign"],
+        )?;
+        for sign in ["turns", "status"] {
+            loops.with_label_values(&[sign]);
+        }
         let reloads = counter_vec(r, "relais_config_reloads_total", "Reloads of the configuration.", &["result"])?;
         Ok(Self {
             requests: counter_vec(r, "relais_requests_total", "Requests by route and outcome.", &["route", "outcome"])?,
@@ -306,7 +316,7 @@ impl Metrics {
             shadow_denials: counter_vec(
                 r,
                 "relais_shadow_denials_total",
-                "Calls that a limit in shadow would have refused, by reason.",
+                "Calls and conversations that a limit in shadow would have refused, by reason.",
                 &["reason"],
             )?,
             auth_failures: counter(r, "relais_auth_failures_total", "Keys and signatures that did not verify.")?,
@@ -453,12 +463,7 @@ impl Metrics {
                     &WAIT_BUCKETS,
                 )?,
                 handoffs: counter_vec(r, "relais_handoffs_total", "Handoffs to a human, by reason.", &["reason"])?,
-                loops: counter_vec(
-                    r,
-                    "relais_loops_total",
-                    "Conversations that went round in a circle and were stopped, by what showed it.",
-                    &["sign"],
-                )?,
+                loops,
                 chatwoot_requests: counter_vec(
                     r,
                     "relais_chatwoot_requests_total",
@@ -549,7 +554,7 @@ impl Metrics {
 
     /// Counts a refusal that a limit in shadow did not make.
     pub fn shadow_denied(&self, limit: Shadowed) {
-        self.shadow_denials.with_label_values(&[shadow_reason(limit).code()]).inc();
+        self.shadow_denials.with_label_values(&[shadow_code(limit)]).inc();
     }
 
     /// The page Prometheus scrapes.
@@ -563,13 +568,15 @@ impl Metrics {
     }
 }
 
-/// Why a limit refuses, if it does.
-pub fn shadow_reason(limit: Shadowed) -> Reason {
+/// The word for why a limit refuses, if it does.
+pub fn shadow_code(limit: Shadowed) -> &'static str {
     match limit {
-        Shadowed::CallsPerMinute => Reason::RateLimited,
-        Shadowed::CallsPerMonth => Reason::CallsUsedUp,
-        Shadowed::CallsInFlight => Reason::TooManyInFlight,
-        Shadowed::TokensPerMonth => Reason::TokensUsedUp,
+        Shadowed::CallsPerMinute => Reason::RateLimited.code(),
+        Shadowed::CallsPerMonth => Reason::CallsUsedUp.code(),
+        Shadowed::CallsInFlight => Reason::TooManyInFlight.code(),
+        Shadowed::TokensPerMonth => Reason::TokensUsedUp.code(),
+        // No request is refused for it: a human gets the conversation.
+        Shadowed::ConversationsPerMonth => "conversations_used_up",
     }
 }
 

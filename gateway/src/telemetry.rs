@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::Log;
 use crate::error::Reason;
 use crate::http::request_id::RequestId;
-use crate::metrics::{Outcome, shadow_reason};
+use crate::metrics::{Outcome, shadow_code};
 
 /// Records that wait to be written. At [`POLL`] this holds 650,000 requests a second, in about 4 MB.
 const RECORDS_MAX: usize = 16_384;
@@ -277,7 +277,7 @@ impl<'a> Line<'a> {
             status: record.status,
             outcome: record.outcome.as_str(),
             reason: record.reason.map(Reason::code),
-            shadow: record.shadowed.iter().map(|limit| shadow_reason(limit).code()).collect(),
+            shadow: record.shadowed.iter().map(shadow_code).collect(),
             tenant: record.tenant_id.as_deref(),
             key: record.key_name.as_deref(),
             upstream: record.upstream.as_deref(),

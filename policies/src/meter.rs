@@ -69,6 +69,11 @@ impl Meter {
         }
     }
 
+    /// Undo one of the period that runs, whose proof was not kept because it was written down.
+    pub fn forget_one(&mut self) {
+        self.used = self.used.saturating_sub(1);
+    }
+
     /// Go to the period that holds now. The count starts again when the new period begins at or
     /// after the end of ours. A period that overlaps ours means that the anchor was moved: the
     /// count goes on under the new dates, so moving it grants nothing. An earlier period (a

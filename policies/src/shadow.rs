@@ -18,12 +18,19 @@ pub enum Shadowed {
     CallsInFlight,
     /// Budget tokens each billing month.
     TokensPerMonth,
+    /// Conversations the AI agent answers each billing month on a managed channel.
+    ConversationsPerMonth,
 }
 
 impl Shadowed {
     /// All of them.
-    pub const ALL: [Shadowed; 4] =
-        [Shadowed::CallsPerMinute, Shadowed::CallsPerMonth, Shadowed::CallsInFlight, Shadowed::TokensPerMonth];
+    pub const ALL: [Shadowed; 5] = [
+        Shadowed::CallsPerMinute,
+        Shadowed::CallsPerMonth,
+        Shadowed::CallsInFlight,
+        Shadowed::TokensPerMonth,
+        Shadowed::ConversationsPerMonth,
+    ];
 
     fn bit(self) -> u8 {
         match self {
@@ -31,6 +38,7 @@ impl Shadowed {
             Shadowed::CallsPerMonth => 2,
             Shadowed::CallsInFlight => 4,
             Shadowed::TokensPerMonth => 8,
+            Shadowed::ConversationsPerMonth => 16,
         }
     }
 }

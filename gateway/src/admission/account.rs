@@ -114,6 +114,7 @@ impl Account {
             books.restore(past, policy);
         }
         books.apply(policy, &clock);
+        books.restore_conversations(&journal.counted(&tenant_id));
         // Calls that a crash cut off were charged just now.
         let changed = books.has_changed();
         let account = Arc::new(Self { tenant_id, books: Mutex::new(books), clock, journal: Arc::clone(journal) });
@@ -193,6 +194,10 @@ impl Account {
 
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     fn changed(self: &Arc<Self>, books: &mut Books, slot: KeySlot) {

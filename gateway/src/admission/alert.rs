@@ -18,6 +18,8 @@ pub enum Level {
     Near,
     /// All of it.
     Reached,
+    /// More than the limit, where it is reported and not enforced.
+    Over,
     /// Without a limit: ten times what the largest limited plan grants (ENF-9).
     Soft,
 }
@@ -28,6 +30,7 @@ impl Level {
         match self {
             Self::Near => "80",
             Self::Reached => "100",
+            Self::Over => "over",
             Self::Soft => "soft",
         }
     }
@@ -41,6 +44,10 @@ pub enum Watched {
     Tokens,
     /// Monthly calls.
     Calls,
+    /// Monthly conversations.
+    Conversations,
+    /// Humans seen in the month.
+    Seats,
 }
 
 impl Watched {
@@ -49,6 +56,8 @@ impl Watched {
         match self {
             Self::Tokens => "tokens",
             Self::Calls => "calls",
+            Self::Conversations => "conversations",
+            Self::Seats => "seats",
         }
     }
 }
@@ -78,11 +87,16 @@ pub struct Alert {
 pub(super) struct SoftLevels {
     tokens: Option<u64>,
     calls: Option<u64>,
+    conversations: Option<u64>,
 }
 
 impl SoftLevels {
     pub(super) fn of(policy: &TenantPolicy) -> Self {
-        Self { tokens: policy.soft_level(Metered::Tokens), calls: policy.soft_level(Metered::Calls) }
+        Self {
+            tokens: policy.soft_level(Metered::Tokens),
+            calls: policy.soft_level(Metered::Calls),
+            conversations: policy.soft_level(Metered::Conversations),
+        }
     }
 }
 
@@ -91,13 +105,20 @@ impl Books {
     pub(super) fn alerts(&mut self) -> Vec<Alert> {
         let mut due = Vec::new();
         let tokens = self.wallet.grant_use().map_or(self.spent, |grant| grant.used);
+        let (limits, soft) = (self.limits(), self.soft());
+        let (conversations, seats) = (self.conversations_counted(), self.seats());
         for (watched, limit, soft, used) in [
-            (Watched::Tokens, self.limits().tokens_per_month, self.soft().tokens, tokens),
-            (Watched::Calls, self.limits().calls_per_month, self.soft().calls, self.calls.used()),
+            (Watched::Tokens, limits.tokens_per_month, soft.tokens, tokens),
+            (Watched::Calls, limits.calls_per_month, soft.calls, self.calls.used()),
+            (Watched::Conversations, limits.conversations_per_month, soft.conversations, conversations),
+            (Watched::Seats, limits.seats, None, seats),
         ] {
             let (most, levels): (u64, &[Level]) = match (limit, soft) {
                 // Nothing granted: nothing to be near to.
                 (Limit::AtMost(0), _) | (Limit::Unlimited, None) => continue,
+                // Who has all the seats of the plan has what was bought.
+                (Limit::AtMost(most), _) if watched == Watched::Seats && used > most => (most, &[Level::Over]),
+                (Limit::AtMost(_), _) if watched == Watched::Seats => continue,
                 (Limit::AtMost(most), _) => match limit.alert(used) {
                     AlertLevel::Quiet => continue,
                     AlertLevel::Near => (most, &[Level::Near]),

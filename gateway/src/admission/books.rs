@@ -3,6 +3,7 @@
 //! Plain functions of what they see; nothing in here waits, reads a clock or locks. A refusal is decided before
 //! anything is written.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use relais_policies::TenantPolicy;
@@ -36,6 +37,11 @@ pub(super) struct Books {
     /// Calls admitted in this period that have not reserved yet: a crash forgets them.
     pub(super) waiting: u64,
     pub(super) calls: Meter,
+    /// Conversations of this period, and those of them that are not certain yet.
+    pub(super) conversations: Meter,
+    pub(super) places: u64,
+    /// Humans seen in this period.
+    pub(super) humans: BTreeSet<u64>,
     pub(super) wallet: Wallet,
     /// Budget tokens spent since the period began, and those running calls hold: for the headers.
     pub(super) spent: u64,
@@ -80,6 +86,9 @@ impl Books {
             in_flight: 0,
             waiting: 0,
             calls: Meter::new(period),
+            conversations: Meter::new(period),
+            places: 0,
+            humans: BTreeSet::new(),
             wallet: Wallet::new(now_ms),
             spent: 0,
             reserved: 0,
@@ -135,10 +144,12 @@ impl Books {
             self.wallet.advance(self.period.end_ms - 1);
             self.period = period;
             self.calls.roll(period);
+            self.conversations.roll(period);
             self.keys.iter_mut().for_each(|key| key.calls.roll(period));
             if starts_again {
                 self.since_ms = period.start_ms;
-                (self.spent, self.waiting) = (0, 0);
+                (self.spent, self.waiting, self.places) = (0, 0, 0);
+                self.humans.clear();
                 self.keys.iter_mut().for_each(|key| (key.spent, key.waiting) = (0, 0));
                 self.told.clear();
             }
@@ -372,6 +383,11 @@ impl Books {
         {
             self.changed_keys.push(slot);
         }
+        self.mark_listed()
+    }
+
+    /// Takes note that there is something to tell. `true`: and the ledger does not know yet.
+    pub(super) fn mark_listed(&mut self) -> bool {
         !std::mem::replace(&mut self.listed, true)
     }
 
@@ -409,6 +425,10 @@ impl Books {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(super) fn shadow(&self) -> Shadow {
+        self.shadow
     }
 
     pub(super) fn soft(&self) -> SoftLevels {
@@ -456,7 +476,7 @@ pub(super) fn credit(wallet: &mut Wallet, policy: &TenantPolicy) {
 }
 
 /// A limit as it is enforced: one in shadow refuses nobody.
-fn enforced(limit: Limit, shadow: Shadow, name: Shadowed) -> Limit {
+pub(super) fn enforced(limit: Limit, shadow: Shadow, name: Shadowed) -> Limit {
     if shadow.has(name) { Limit::Unlimited } else { limit }
 }
 

@@ -12,13 +12,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::admission::{Account, Past};
+use crate::admission::{Account, Counted, Past};
 
 /// Connects accounts and ledger.
 #[derive(Debug, Default)]
 pub struct Journal {
     changed: Mutex<Vec<Arc<Account>>>,
     pasts: Mutex<HashMap<Arc<str>, Past>>,
+    counted: Mutex<HashMap<Arc<str>, Vec<Counted>>>,
     /// The disk refuses.
     trouble: AtomicBool,
     /// While it does: budget tokens that are charged and not on disk.
@@ -30,6 +31,11 @@ impl Journal {
     /// What a tenant's account had when it was last on disk: taken up when the account is made.
     pub fn remember(&self, tenant_id: Arc<str>, past: Past) {
         lock(&self.pasts).insert(tenant_id, past);
+    }
+
+    /// The conversations of a tenant that were counted before: taken up when its account is made.
+    pub fn remember_counted(&self, tenant_id: Arc<str>, counted: Counted) {
+        lock(&self.counted).entry(tenant_id).or_default().push(counted);
     }
 
     /// The accounts that changed since this was last asked.
@@ -72,12 +78,16 @@ impl Journal {
         }
     }
 
+    pub(super) fn counted(&self, tenant_id: &str) -> Vec<Counted> {
+        lock(&self.counted).remove(tenant_id).unwrap_or_default()
+    }
+
     pub(super) fn past(&self, tenant_id: &str) -> Option<Past> {
         lock(&self.pasts).remove(tenant_id)
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Neither list is ever half-written.
+    // None of the lists is ever half-written.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,12 +7,13 @@
 //! nobody: the permit or reservation says that it would have.
 //!
 //! `account` is one tenant's account and the way in and out of it, `books` what lies behind its lock, `denied` the
-//! refusals, `rate` calls per minute, `overview` and `standing` what is left and the headers that tell it. For the
+//! refusals, `rate` calls per minute, `conversations` those that an agent may answer in a month, `overview` and `standing` what is left and the headers that tell it. For the
 //! ledger: `tally` (what was used of which model), `saved` (what is written down and read back), `alert`, and
 //! `journal`, where accounts say that they changed. It knows no key's secret, no HTTP body and no file.
 
 mod account;
 mod books;
+mod conversations;
 mod denied;
 mod overview;
 mod rate;
@@ -30,6 +31,7 @@ pub use account::{AGENT_KEY, Account, Call, Delta, Drained, KeySlot, Permit, Res
 pub use relais_policies::limit::KeyLimits;
 
 pub use alert::{Alert, Level, Told, Watched};
+pub use conversations::{ConversationPlace, Counted};
 pub use denied::Denied;
 pub use journal::Journal;
 pub use overview::Overview;

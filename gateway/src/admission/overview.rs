@@ -21,6 +21,10 @@ pub struct Overview {
     pub reserved: u64,
     /// Budget tokens spent without cover.
     pub debt: u64,
+    /// Conversations counted in this period.
+    pub conversations: u64,
+    /// Humans seen in it.
+    pub seats: u64,
     /// The limits of the key alone.
     pub key_limits: KeyLimits,
 }
@@ -40,6 +44,8 @@ impl Account {
             spent: books.spent,
             reserved: books.reserved,
             debt: books.wallet.debt(),
+            conversations: books.conversations_counted(),
+            seats: books.seats(),
             key_limits: key.map_or(KeyLimits::NONE, |key| key.limits),
         }
     }

@@ -9,6 +9,7 @@
 //! played through again under the policy of today: each period's use is paid by its own grant first, then by
 //! the lots the policy credits.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use relais_policies::TenantPolicy;
@@ -36,6 +37,12 @@ pub struct AccountState {
     pub calls: u64,
     /// Budget tokens spent in it.
     pub spent: u64,
+    /// Conversations counted in it. For reports: which they are, the inbox knows.
+    #[serde(default)]
+    pub conversations: u64,
+    /// Humans seen in it.
+    #[serde(default)]
+    pub humans: BTreeSet<u64>,
     /// Alerts given in it.
     pub told: Vec<Told>,
     /// All lots.
@@ -92,16 +99,24 @@ pub struct Past {
 
 #[derive(Debug)]
 enum PastAccount {
-    Checkpoint { period: Period, since_ms: i64, calls: u64, spent: u64, told: Vec<Told>, wallet: Wallet },
+    Checkpoint {
+        period: Period,
+        since_ms: i64,
+        calls: u64,
+        spent: u64,
+        humans: BTreeSet<u64>,
+        told: Vec<Told>,
+        wallet: Box<Wallet>,
+    },
     Sums(Vec<PeriodSum>),
 }
 
 impl Past {
     /// From a checkpoint. An error: it is none, whatever its checksum says.
     pub fn checkpoint(state: AccountState, keys: Vec<([u8; 12], KeyState)>) -> Result<Self, StateError> {
-        let AccountState { period, since_ms, calls, spent, told, wallet } = state;
-        let wallet = Wallet::restore(wallet)?;
-        Ok(Self { account: PastAccount::Checkpoint { period, since_ms, calls, spent, told, wallet }, keys })
+        let AccountState { period, since_ms, calls, spent, conversations: _, humans, told, wallet } = state;
+        let wallet = Box::new(Wallet::restore(wallet)?);
+        Ok(Self { account: PastAccount::Checkpoint { period, since_ms, calls, spent, humans, told, wallet }, keys })
     }
 
     /// From the deltas alone, periods in their order.
@@ -115,9 +130,9 @@ impl Books {
     pub(super) fn restore(&mut self, past: Past, policy: &TenantPolicy) {
         let rebuilt = matches!(past.account, PastAccount::Sums(_));
         match past.account {
-            PastAccount::Checkpoint { period, since_ms, calls, spent, told, wallet } => {
-                (self.period, self.since_ms, self.spent) = (period, since_ms, spent);
-                (self.calls, self.told, self.wallet) = (Meter::restore(period, calls), told, wallet);
+            PastAccount::Checkpoint { period, since_ms, calls, spent, humans, told, wallet } => {
+                (self.period, self.since_ms, self.spent, self.humans) = (period, since_ms, spent, humans);
+                (self.calls, self.told, self.wallet) = (Meter::restore(period, calls), told, *wallet);
             }
             PastAccount::Sums(sums) => self.replay(&sums, policy),
         }
@@ -200,6 +215,8 @@ impl Books {
             since_ms: self.since_ms,
             calls: self.calls.used().saturating_sub(self.waiting),
             spent: self.spent,
+            conversations: self.conversations_counted(),
+            humans: self.humans.clone(),
             told: self.told.clone(),
             wallet: self.wallet.state(),
         }

@@ -8,6 +8,7 @@
 mod openai;
 mod prompt;
 mod sanitise;
+mod spent;
 mod tools;
 
 pub mod knowledge;
@@ -24,6 +25,8 @@ use crate::http::client::Client;
 use crate::llm::upstream::Upstreams;
 use crate::metrics::Metrics;
 use knowledge::Looked;
+
+pub use spent::Spent;
 
 /// What an agent is asked.
 #[derive(Debug, Clone, Copy)]
@@ -257,15 +260,21 @@ impl Agents {
         }
     }
 
-    /// Asks one of them, once, at most for `wait`.
-    pub async fn answer(&self, agent_id: &str, question: &Question<'_>, wait: Duration) -> Result<Answered, Failed> {
+    /// Asks one of them, once, at most for `wait`. `spent` tells what that takes, also if this is dropped before its end.
+    pub async fn answer(
+        &self,
+        agent_id: &str,
+        question: &Question<'_>,
+        wait: Duration,
+        spent: &Spent,
+    ) -> Result<Answered, Failed> {
         let (kind, answered) = match self.by_id.get(agent_id) {
             None => {
                 let error = AgentError::Misconfigured(format!("there is no agent {agent_id:?}"));
                 ("none", Err(Failed { error, tokens: None }))
             }
             Some(Built::Knowledge(agent)) => ("knowledge", Ok(agent.answer(*question))),
-            Some(Built::OpenAi(agent)) => ("openai", agent.answer(question, wait).await),
+            Some(Built::OpenAi(agent)) => ("openai", agent.answer(question, wait, spent).await),
         };
         let outcome = match &answered {
             Ok(Answered { answer: Answer::Reply { text, .. }, .. }) if Choice::read(text).is_some() => "asked_back",
@@ -339,7 +348,7 @@ dir = "faq"
             let (tenant_id, conversation_id, teams) = ("acme", 1, &teams);
             let (history, contact) = (&history, &contact);
             let question = Question { tenant_id, conversation_id, history, contact, medium, teams, level_max };
-            agents.answer(agent_id, &question, Duration::from_secs(5)).await
+            agents.answer(agent_id, &question, Duration::from_secs(5), &Spent::default()).await
         };
         let answered = ask("faq", "What are your opening hours?").await.unwrap();
         let text = "We are open from 9 to 5.\n\nSource: Opening hours".to_owned();

@@ -20,7 +20,7 @@ use self::transport::{ModelClient, client, failure};
 use super::knowledge::{Knowledge, Passage};
 use super::sanitise::sanitise;
 use super::tools::{Call, Done, Toolbox};
-use super::{AgentError, Answer, Answered, Failed, Question, TokenUse, prompt};
+use super::{AgentError, Answer, Answered, Failed, Question, Spent, TokenUse, prompt};
 use crate::config::{Model, Tool};
 use crate::conversation::Action;
 use crate::http::client::Client;
@@ -69,21 +69,25 @@ impl OpenAi {
     }
 
     /// Asks once: as many rounds as the model's tools need, `wait` for all of them.
-    pub(super) async fn answer(&self, question: &Question<'_>, wait: Duration) -> Result<Answered, Failed> {
-        let mut spent = None;
-        match tokio::time::timeout(wait, self.rounds(question, &mut spent)).await {
-            Ok(Ok((answer, actions))) => Ok(Answered { answer, actions, tokens: spent }),
-            Ok(Err(error)) => Err(Failed { error, tokens: spent }),
-            Err(_) => Err(Failed { error: AgentError::Timeout(wait), tokens: spent }),
+    pub(super) async fn answer(
+        &self,
+        question: &Question<'_>,
+        wait: Duration,
+        spent: &Spent,
+    ) -> Result<Answered, Failed> {
+        let rounds = tokio::time::timeout(wait, self.rounds(question, spent)).await;
+        // Of one that got no answer nothing is known.
+        spent.settle(None);
+        let tokens = spent.so_far();
+        match rounds {
+            Ok(Ok((answer, actions))) => Ok(Answered { answer, actions, tokens }),
+            Ok(Err(error)) => Err(Failed { error, tokens }),
+            Err(_) => Err(Failed { error: AgentError::Timeout(wait), tokens }),
         }
     }
 
     /// `spent` is what was used so far, whatever comes after.
-    async fn rounds(
-        &self,
-        question: &Question<'_>,
-        spent: &mut Option<TokenUse>,
-    ) -> Result<(Answer, Vec<Action>), AgentError> {
+    async fn rounds(&self, question: &Question<'_>, spent: &Spent) -> Result<(Answer, Vec<Action>), AgentError> {
         let mut toolbox = Toolbox::new(&self.model, question, self.knowledge.as_deref(), &self.metrics);
         let passages = toolbox.passages(&question.last_words());
         let mut exchanged = Vec::new();
@@ -92,9 +96,10 @@ impl OpenAi {
         loop {
             let request = self.request(question, &passages, &exchanged, toolbox.schemas(), rounds_left > 0)?;
             let prompt_bytes = u64::try_from(request.get().len()).unwrap_or(u64::MAX);
+            spent.sent(prompt_bytes.div_ceil(BYTES_PER_TOKEN));
             let answer = self.client.chat().create_byot::<_, Value>(request).await.map_err(failure)?;
             let said = read(&answer, prompt_bytes)?;
-            add(spent, said.tokens);
+            spent.settle(Some(said.tokens));
             // A way to a human is open in the last round too.
             let calls = said.calls.iter().filter(|call| rounds_left > 0 || call.name == Tool::HandoffToHuman.as_str());
             let mut results = Vec::new();
@@ -213,16 +218,6 @@ fn call((place, made): (usize, &Value)) -> Option<Call> {
         Some(other) => Some(other.clone()),
     };
     Some(Call { id, name: name.take(CALL_NAME_CHARS_MAX).collect(), arguments })
-}
-
-fn add(spent: &mut Option<TokenUse>, more: TokenUse) {
-    let so_far = spent.unwrap_or_default();
-    *spent = Some(TokenUse {
-        input: so_far.input.saturating_add(more.input),
-        cached: so_far.cached.saturating_add(more.cached),
-        output: so_far.output.saturating_add(more.output),
-        estimated: so_far.estimated || more.estimated,
-    });
 }
 
 fn tokens(usage: Option<&Value>, prompt_bytes: u64, answer_bytes: u64) -> TokenUse {

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
-use relais_gateway::inbox::report::{self, Named, Report, Story, Waiting, Which};
+use relais_gateway::inbox::report::{self, Named, Report, Story, TurnStory, Waiting, Which};
 
 /// `relais inbox …`
 #[derive(Debug, Subcommand)]
@@ -220,6 +220,9 @@ fn told(story: &Story) -> String {
         known(&story.owner),
         story.human_message_id.map(|id| format!(", a human spoke in message {id}")).unwrap_or_default()
     );
+    for period_ms in &story.counted_in_ms {
+        let _ = writeln!(text, "Counted in the billing month since {}.", at(*period_ms));
+    }
     if story.not_before_ms > 0 {
         let _ = writeln!(text, "Put off until {}.", at(story.not_before_ms));
     }
@@ -241,14 +244,15 @@ fn told(story: &Story) -> String {
     for turn in &story.turns {
         let _ = writeln!(
             text,
-            "\nTurn {}: planned {}, up to delivery {}, put off {} times, {}{}{}.",
+            "\nTurn {}: planned {}, up to delivery {}, put off {} times, {}{}{}{}.",
             turn.turn,
             at(turn.planned_at_ms),
             turn.upto_seq,
             turn.tries,
             turn.outcome.as_deref().unwrap_or("open"),
             turn.agent.as_ref().map(|agent| format!(" by agent {agent}")).unwrap_or_default(),
-            turn.handoff.as_ref().map(|reason| format!(", handing over: {reason}")).unwrap_or_default()
+            turn.handoff.as_ref().map(|reason| format!(", handing over: {reason}")).unwrap_or_default(),
+            tokens(turn)
         );
         for post in &turn.posts {
             let id = post.message_id.filter(|id| *id != 0).map(|id| format!(" as message {id}")).unwrap_or_default();
@@ -261,6 +265,15 @@ fn told(story: &Story) -> String {
         let _ = writeln!(text, "{gap}{} {}: {}", line.message_id, line.voice, printable(&line.text));
     }
     text
+}
+
+/// What a turn's answers took; nothing if no model was asked.
+fn tokens(turn: &TurnStory) -> String {
+    let TurnStory { input_tokens, cached_tokens, output_tokens, .. } = turn;
+    match (input_tokens, output_tokens) {
+        (0, 0) => String::new(),
+        _ => format!(", tokens: {input_tokens} in ({cached_tokens} cached), {output_tokens} out"),
+    }
 }
 
 /// Columns as wide as they must be.

@@ -11,7 +11,7 @@ use super::raw::RawChannel;
 use super::report::{Place, Report};
 use super::text::{self, Origin};
 use super::upstreams::{Entry, Named, reference};
-use super::{Agent, Channel, HANDOFF_MESSAGE, HANDOFF_NOTICE, Handoff, Idle};
+use super::{Agent, Channel, HANDOFF_MESSAGE, HANDOFF_NOTICE, Handoff, Idle, QUOTA_NOTICE};
 
 /// 24 characters of 64: 144 bits if they are random.
 const PATH_TOKEN_CHARS_MIN: usize = 24;
@@ -96,6 +96,7 @@ pub(super) fn channel<'a>(
             teams: handoff.teams,
             message: handoff.message.unwrap_or_else(|| HANDOFF_MESSAGE.to_owned()),
             notice: handoff.notice.unwrap_or_else(|| HANDOFF_NOTICE.to_owned()),
+            quota_notice: handoff.quota_notice.unwrap_or_else(|| QUOTA_NOTICE.to_owned()),
             unreadable: handoff.unreadable,
         },
         idle: Idle {

@@ -57,6 +57,7 @@ fn limits(entry: &Entry<'_, RawKey>, report: &mut Report) -> KeyLimits {
             Shadowed::CallsPerMonth => ("calls_per_month", raw.calls_per_month),
             Shadowed::CallsInFlight => ("calls_in_flight", raw.calls_in_flight),
             Shadowed::TokensPerMonth => ("tokens_per_month", raw.tokens_per_month),
+            Shadowed::ConversationsPerMonth => ("conversations_per_month", None),
         };
         if given.is_none() {
             let message =

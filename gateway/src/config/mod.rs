@@ -75,6 +75,27 @@ pub struct Config {
     pub tenants: Vec<Tenant>,
     /// The files this was read from, the main one first. Not those that `file:` leads to.
     pub files: Vec<PathBuf>,
+    /// Folders that `include` takes files from by a pattern, in its order, whether they are there or not.
+    pub folders: Vec<IncludedFolder>,
+}
+
+/// A folder whose files are included if their names fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncludedFolder {
+    /// Where.
+    pub dir: PathBuf,
+    before: String,
+    after: String,
+}
+
+impl IncludedFolder {
+    /// Whether a file of this name is included: `*` stands for any characters but a leading dot.
+    pub fn takes(&self, name: &str) -> bool {
+        name.len() >= self.before.len() + self.after.len()
+            && name.starts_with(&self.before)
+            && name.ends_with(&self.after)
+            && !name.starts_with('.')
+    }
 }
 
 impl Config {
@@ -480,6 +501,10 @@ pub const HANDOFF_MESSAGE: &str = "I am handing this over to a colleague, who wi
 /// What a customer reads who asks for a human where the plan has no handoff, unless the operator wrote something else.
 pub const HANDOFF_NOTICE: &str = "I cannot hand this chat over to a person, but I will gladly go on helping you here.";
 
+/// What a customer reads when the plan's replies are used up and it has no handoff, unless the operator wrote something
+/// else.
+pub const QUOTA_NOTICE: &str = "I cannot answer here for now. Your message has reached us and will be read.";
+
 /// `tenant.chatwoot.handoff`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handoff {
@@ -491,6 +516,9 @@ pub struct Handoff {
     pub message: String,
     /// What the customer reads when the plan has no handoff (D17). Has a default in English.
     pub notice: String,
+    /// What the customer reads when the plan's replies are used up and it has no handoff (ENF-5). Has a default in
+    /// English.
+    pub quota_notice: String,
     /// What becomes of a picture or a voice note without a word beside it. Default `human`.
     pub unreadable: Unreadable,
 }

@@ -565,6 +565,9 @@ pub(super) struct RawHandoff {
     pub(super) message: Option<String>,
     /// What the customer reads when the plan has no handoff; empty says nothing. Has a default in English.
     pub(super) notice: Option<String>,
+    /// What the customer reads when the plan's replies are used up and it has no handoff; empty says nothing. Has a
+    /// default in English.
+    pub(super) quota_notice: Option<String>,
     /// What becomes of a picture, or a voice note without words: `human`, or `agent`, which is told what it is.
     pub(super) unreadable: Unreadable,
 }

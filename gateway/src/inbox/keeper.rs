@@ -45,6 +45,9 @@ const SCRUB_EVERY: Duration = Duration::from_secs(6 * 3_600);
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// How often the mark is synced.
 const MARK_EVERY: Duration = Duration::from_secs(1);
+/// How long it is known which conversations were counted, from the beginning of their month: longer than a month lasts
+/// whose anchor is moved while it runs.
+const COUNTED_KEEP_MS: i64 = 100 * 24 * 3_600 * 1_000;
 /// Between two rounds of forgetting.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
@@ -219,9 +222,11 @@ impl Keeper {
     fn prune(&self, after_seq: i64) -> Option<i64> {
         let writer = self.writer.upgrade()?;
         let keep_ms = i64::try_from(self.keep.as_millis()).unwrap_or(i64::MAX);
-        let before_ms = self.clock.now_ms().saturating_sub(keep_ms);
+        let now_ms = self.clock.now_ms();
+        let before_ms = now_ms.saturating_sub(keep_ms);
         let (reply, answer) = oneshot::channel();
-        let write = Write::Prune(Prune { after_seq, before_ms, limit: PRUNE_STEP });
+        let counted_before_ms = now_ms.saturating_sub(COUNTED_KEEP_MS);
+        let write = Write::Prune(Prune { after_seq, before_ms, limit: PRUNE_STEP, counted_before_ms });
         // A full queue means that the writer is busy with what matters.
         writer.try_send(Job { write, reply }).ok()?;
         drop(writer);

@@ -10,11 +10,13 @@
 //! by a unique index, so a delivery whose sender lost patience and came again is one delivery. Each row has a
 //! checksum over its content and a seal over its state (`seal`); a row that does not fit is set aside, loudly, and
 //! never handed out (`scrub` looks for those that nobody would read). How far it had come is kept outside the file
-//! (`mark`), so that a log cut short is noticed: what is unfinished then goes to humans.
+//! (`mark`), so that a log cut short is noticed: what is unfinished then goes to humans. Which conversations count in a
+//! billing month is in here too (`counted`), by the same transactions.
 //!
 //! **What it does not.** It does not know what a delivery means, decides nothing, and knows no Chatwoot: the relay
 //! does. It does not lock the directory against a second process: the caller does that before opening.
 
+mod counted;
 mod keeper;
 mod mark;
 mod reader;
@@ -46,10 +48,11 @@ use crate::error::{Error, Reason, Retry};
 use crate::metrics::Metrics;
 use crate::storage;
 
+pub use counted::CountedIn;
 pub use reader::{IdleConversation, Loaded, Recent};
 pub use record::{
     ConversationKey, ConversationRow, ConversationState, Delivery, Line, OpenTurn, Post, PostKind, PostState, Sameness,
-    Stored, Voice,
+    Stored, TurnTokens, Voice,
 };
 pub use write::{Finish, Plan};
 pub use writer::Work;
@@ -81,6 +84,8 @@ struct Shared {
     work: Mutex<Option<mpsc::Receiver<Work>>>,
     board: Arc<Board>,
     limits: config::Inbox,
+    /// As it was when the file was opened.
+    counted: Vec<CountedIn>,
     clock: Clock,
     metrics: Arc<Metrics>,
     /// The keeper ends when this is gone.
@@ -173,6 +178,7 @@ impl Inbox {
         let (mark, commits) = begin(dir, &mut connection, &metrics)?;
         let mark = Arc::new(mark);
         let pending = reader::pending(&connection).map_err(InboxError::Open)?;
+        let counted = counted::all(&connection).map_err(InboxError::Open)?;
         let board = Arc::new(Board {
             healthy: AtomicBool::new(true),
             refusing: AtomicBool::new(false),
@@ -216,6 +222,7 @@ impl Inbox {
                 work: Mutex::new(Some(work)),
                 board,
                 limits: limits.clone(),
+                counted,
                 clock,
                 metrics,
                 _keeper: keeper_alive,
@@ -269,6 +276,16 @@ impl Inbox {
     /// Deliveries not finished.
     pub fn pending(&self) -> u64 {
         self.shared.board.pending.load(Ordering::SeqCst)
+    }
+
+    /// The conversations that were counted when the file was opened, by tenant and billing month.
+    pub fn counted_before(&self) -> &[CountedIn] {
+        &self.shared.counted
+    }
+
+    /// Whether a conversation is counted in the billing month that counts since `since_ms`.
+    pub async fn is_counted(&self, key: ConversationKey, since_ms: i64) -> Result<bool, InboxError> {
+        self.read(ConversationRow::FIRST, move |db| counted::is_counted(db, &key, since_ms)).await
     }
 
     /// The announcements of new work. There is one receiver: the second call gets none.
@@ -391,9 +408,14 @@ impl Inbox {
         self.write(Write::Unsent { turn, part }).await.map(drop)
     }
 
-    /// Ends deliveries, and a turn, with everything that follows from it, in one transaction.
-    pub async fn finish(&self, finish: Finish) -> Result<(), InboxError> {
-        self.write(Write::Finish(finish)).await.map(drop)
+    /// Ends deliveries, and a turn, with everything that follows from it, in one transaction. If the turn had counted
+    /// its conversation and no part of its reply is known to have arrived, it is not counted any more: the month it
+    /// had counted in.
+    pub async fn finish(&self, finish: Finish) -> Result<Option<i64>, InboxError> {
+        match self.write(Write::Finish(finish)).await? {
+            Written::Ended { uncounted_ms, .. } => Ok(uncounted_ms),
+            _ => Ok(None),
+        }
     }
 
     /// Puts a conversation off: what is unfinished in it stays so, and is due again at `not_before_ms`.

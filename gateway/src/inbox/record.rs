@@ -256,6 +256,26 @@ pub(super) fn post_sum(turn: Uuid, part: u32, kind: &str, text: &str) -> [u8; 16
     sum.finish()
 }
 
+/// Model tokens that a turn's answers took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TurnTokens {
+    /// Prompts, the cached parts included.
+    pub input: u64,
+    /// The parts of the prompts that the upstream had in its cache.
+    pub cached: u64,
+    /// Answers, reasoning included.
+    pub output: u64,
+}
+
+impl TurnTokens {
+    /// Adds what others took.
+    pub fn add(&mut self, more: Self) {
+        self.input = self.input.saturating_add(more.input);
+        self.cached = self.cached.saturating_add(more.cached);
+        self.output = self.output.saturating_add(more.output);
+    }
+}
+
 /// A turn that has decided what to post and is not finished.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenTurn {

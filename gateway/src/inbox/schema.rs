@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{InboxError, seal};
+use super::{InboxError, counted, seal};
 
 /// The shape below. A file with another number is refused rather than guessed at.
 pub(super) const VERSION: i64 = 2;
@@ -61,8 +61,7 @@ CREATE TABLE turns (
   deferrals INTEGER NOT NULL DEFAULT 0,
   planned_at_ms INTEGER NOT NULL,
   outcome TEXT, ended_at_ms INTEGER,
-  seal INTEGER NOT NULL,
-  agent TEXT
+  seal INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX turns_open ON turns (conversation) WHERE outcome IS NULL;
 CREATE INDEX turns_of ON turns (conversation);
@@ -93,13 +92,27 @@ CREATE INDEX IF NOT EXISTS conversations_pending ON conversations (tenant, chann
   WHERE status = 'pending';
 ";
 
-/// Added later than the tables, so it may be missing in a file of this version: the agent that a turn's decision is of.
+/// Columns of `turns` that were added later than the tables, so they may be missing in a file of this version: the
+/// agent that a turn's decision is of, and the tokens it took.
+const LATER_COLUMNS: [(&str, &str); 4] = [
+    ("agent", "TEXT"),
+    ("input_tokens", "INTEGER NOT NULL DEFAULT 0"),
+    ("cached_tokens", "INTEGER NOT NULL DEFAULT 0"),
+    ("output_tokens", "INTEGER NOT NULL DEFAULT 0"),
+];
+
 fn add_later_columns(connection: &Connection) -> Result<(), rusqlite::Error> {
-    let has_agent = "SELECT 1 FROM pragma_table_info('turns') WHERE name = 'agent'";
-    if !connection.prepare(has_agent)?.exists([])? {
-        connection.execute_batch("ALTER TABLE turns ADD COLUMN agent TEXT")?;
+    for (name, kind) in LATER_COLUMNS {
+        if !has_column(connection, name)? {
+            connection.execute_batch(&format!("ALTER TABLE turns ADD COLUMN {name} {kind}"))?;
+        }
     }
     Ok(())
+}
+
+/// Whether `turns` has this column yet.
+pub(super) fn has_column(connection: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
+    connection.prepare_cached("SELECT 1 FROM pragma_table_info('turns') WHERE name = ?1")?.exists([name])
 }
 
 /// Where the file is.
@@ -167,6 +180,7 @@ pub(super) fn begin(connection: &mut Connection) -> Result<u64, InboxError> {
         check(connection)?;
     }
     add_later_columns(connection).map_err(InboxError::Open)?;
+    connection.execute_batch(counted::TABLE).map_err(InboxError::Open)?;
     connection.execute_batch(LATER_INDICES).map_err(InboxError::Open)?;
     connection.execute("UPDATE house SET stopped_cleanly = 0", []).map_err(InboxError::Open)?;
     commits(connection).map_err(InboxError::Open)

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::*;
 
+mod counted;
 mod damage;
 
 const NOW: i64 = 1_780_000_000_000;
@@ -168,6 +169,8 @@ async fn a_turn_is_durable_step_by_step() {
         turn,
         upto_seq: 1,
         agent: None,
+        tokens: TurnTokens::default(),
+        counts_in_ms: None,
         known_message_id: 12,
         handoff: None,
         send_now: true,
@@ -359,7 +362,7 @@ async fn finished_deliveries_are_forgotten_after_their_time_and_unfinished_ones_
     let due = all_due(&inbox).await;
     let second = inbox.load(due[1].row, 0, 10).await.unwrap().unwrap();
     inbox.finish(finish(due[1].row, vec![second.deliveries[0].seq])).await.unwrap();
-    let prune = |before_ms| Write::Prune(write::Prune { after_seq: 0, before_ms, limit: 100 });
+    let prune = |before_ms| Write::Prune(write::Prune { after_seq: 0, before_ms, limit: 100, counted_before_ms: 0 });
     inbox.write(prune(NOW)).await.unwrap();
     assert!(inbox.load(due[1].row, 0, 10).await.unwrap().is_some());
     inbox.write(prune(NOW + 1)).await.unwrap();

@@ -6,8 +6,10 @@
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use uuid::Uuid;
 
-use super::record::{ConversationKey, ConversationRow, ConversationState, Delivery, Line, PostKind, post_sum};
-use super::{reader, scrub};
+use super::record::{
+    ConversationKey, ConversationRow, ConversationState, Delivery, Line, PostKind, TurnTokens, post_sum,
+};
+use super::{counted, reader, scrub};
 
 /// Lines kept of one conversation: several times what an agent is given.
 const LINES_MAX: i64 = 200;
@@ -46,6 +48,10 @@ pub struct Plan {
     pub handoff: Option<String>,
     /// The agent whose decision it is, for the operator; none keeps what is there.
     pub agent: Option<String>,
+    /// What the agent's answers took; where the turn was planned before, what is more.
+    pub tokens: TurnTokens,
+    /// The conversation counts in this billing month (since when that counts, Unix ms), unless it does already.
+    pub counts_in_ms: Option<i64>,
     /// The first post is sent as soon as this is durable, so it is *sending* by the same sync.
     pub send_now: bool,
     /// What to post, in order.
@@ -82,6 +88,8 @@ pub(super) struct Prune {
     pub(super) before_ms: i64,
     /// At most so many are looked at.
     pub(super) limit: i64,
+    /// Conversations counted in months before this are forgotten.
+    pub(super) counted_before_ms: i64,
 }
 
 /// What a change did.
@@ -91,8 +99,8 @@ pub(super) enum Written {
     New(ConversationRow),
     /// The delivery was known already.
     Known,
-    /// So many deliveries are no longer unfinished.
-    Ended(u64),
+    /// So many deliveries are no longer unfinished; and the conversation is not counted in this month any more.
+    Ended { deliveries: u64, uncounted_ms: Option<i64> },
     /// The lists are made anew; so many deliveries are unfinished by them.
     Mended(u64),
     /// Looked at deliveries up to this one; none: to the end of those that are old enough.
@@ -185,10 +193,14 @@ fn conversation_row(db: &Connection, key: &ConversationKey, now_ms: i64) -> Resu
 fn plan(db: &Connection, plan: &Plan) -> Result<Written, rusqlite::Error> {
     let turn = plan.turn.as_bytes();
     db.prepare_cached(
-        "INSERT INTO turns (id, conversation, upto_seq, known_message_id, handoff, planned_at_ms, agent, seal)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, seal('turn', ?1, ?2, ?3, ?4, ?5, 0, NULL, NULL))
+        "INSERT INTO turns (id, conversation, upto_seq, known_message_id, handoff, planned_at_ms, agent, input_tokens,
+         cached_tokens, output_tokens, seal)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, seal('turn', ?1, ?2, ?3, ?4, ?5, 0, NULL, NULL))
          ON CONFLICT (id) DO UPDATE SET handoff = excluded.handoff, known_message_id = excluded.known_message_id,
          agent = coalesce(excluded.agent, agent),
+         input_tokens = max(input_tokens, excluded.input_tokens),
+         cached_tokens = max(cached_tokens, excluded.cached_tokens),
+         output_tokens = max(output_tokens, excluded.output_tokens),
          seal = seal('turn', id, conversation, upto_seq, excluded.known_message_id, excluded.handoff, deferrals,
          outcome, ended_at_ms)",
     )?
@@ -200,7 +212,13 @@ fn plan(db: &Connection, plan: &Plan) -> Result<Written, rusqlite::Error> {
         plan.handoff,
         plan.now_ms,
         plan.agent,
+        tokens(plan.tokens.input),
+        tokens(plan.tokens.cached),
+        tokens(plan.tokens.output),
     ])?;
+    if let Some(period_ms) = plan.counts_in_ms {
+        counted::count(db, plan.conversation, plan.turn, period_ms)?;
+    }
     db.prepare_cached(
         "UPDATE posts SET state = 3, seal = seal('post', turn, part, 3, sending_at_ms, message_id)
          WHERE turn = ?1 AND state < 2",
@@ -225,6 +243,10 @@ fn plan(db: &Connection, plan: &Plan) -> Result<Written, rusqlite::Error> {
         ])?;
     }
     Ok(Written::Done)
+}
+
+fn tokens(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn sending(db: &Connection, turn: Uuid, part: u32, now_ms: i64) -> Result<Written, rusqlite::Error> {
@@ -256,6 +278,7 @@ fn finish(db: &Connection, finish: &Finish) -> Result<Written, rusqlite::Error> 
         )?
         .execute(params![turn, finish.outcome, finish.now_ms])?;
     }
+    let uncounted_ms = counted::uncount(db, finish.conversation, finish.turn)?;
     write_lines(db, finish.conversation, &finish.lines)?;
     let state = &finish.state;
     db.prepare_cached(
@@ -272,7 +295,7 @@ fn finish(db: &Connection, finish: &Finish) -> Result<Written, rusqlite::Error> 
         state.answered_message_id.cast_signed(),
         finish.now_ms,
     ])?;
-    Ok(Written::Ended(ended))
+    Ok(Written::Ended { deliveries: ended, uncounted_ms })
 }
 
 fn write_lines(db: &Connection, conversation: ConversationRow, lines: &[Line]) -> Result<(), rusqlite::Error> {
@@ -329,7 +352,7 @@ fn quarantine(
         }
         ended += 1;
     }
-    Ok(Written::Ended(ended))
+    Ok(Written::Ended { deliveries: ended, uncounted_ms: None })
 }
 
 /// Makes the indices anew from the rows, then sets aside what is damaged even so, whatever state it claims to be in.
@@ -380,6 +403,7 @@ fn prune(db: &Connection, prune: Prune) -> Result<Written, rusqlite::Error> {
     for (seq, _) in &old {
         db.prepare_cached("DELETE FROM deliveries WHERE seq = ?1")?.execute(params![seq])?;
     }
+    counted::forget(db, prune.counted_before_ms, prune.limit)?;
     old.dedup_by_key(|(_, conversation)| *conversation);
     for (_, conversation) in old {
         prune_turns(db, conversation, prune.before_ms)?;

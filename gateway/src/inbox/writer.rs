@@ -218,7 +218,7 @@ impl Writer {
                     deliveries += 1;
                     self.metrics.inbox.duplicate.inc();
                 }
-                (_, Written::Ended(ended)) => {
+                (_, Written::Ended { deliveries: ended, .. }) => {
                     // Never below nothing: a wrapped count would turn every delivery away as too many.
                     let less = |pending: u64| Some(pending.saturating_sub(ended));
                     let _ = self.board.pending.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);

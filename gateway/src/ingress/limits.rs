@@ -76,6 +76,8 @@ struct Remaining {
     calls_per_month: Option<Left>,
     calls_in_flight: InFlight,
     tokens: Tokens,
+    conversations_per_month: Conversations,
+    seats: Seats,
 }
 
 #[derive(Serialize)]
@@ -106,6 +108,23 @@ struct Tokens {
     /// Spent without cover; paid first by the next grant or pack.
     debt: u64,
     reset_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Conversations {
+    limit: Limit,
+    /// Counted in this period.
+    used: u64,
+    /// `null`: without limit.
+    remaining: Option<u64>,
+    reset_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Seats {
+    limit: Limit,
+    /// Humans seen in this period; reported, and refused to nobody.
+    seen: u64,
 }
 
 /// Client leaves: cancel.
@@ -179,6 +198,13 @@ impl Remaining {
                 debt: overview.debt,
                 reset_ms: tokens.map(|_| period_left),
             },
+            conversations_per_month: Conversations {
+                limit: limits.conversations_per_month,
+                used: overview.conversations,
+                remaining: limits.conversations_per_month.remaining(overview.conversations),
+                reset_ms: period_left,
+            },
+            seats: Seats { limit: limits.seats, seen: overview.seats },
         }
     }
 }

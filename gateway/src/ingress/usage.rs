@@ -1,5 +1,5 @@
 //! `GET /v1/usage`: what the tenant used, by day, model, key or kind of call: the sums that are enforced, from the
-//! ledger and what it has not written yet.
+//! ledger and what it has not written yet. Conversations and seats are told for the billing month that runs.
 //!
 //! It costs nothing, counts as no call and is answered to a suspended tenant too. Running calls count when they end;
 //! what they hold is in `/v1/limits`. It is not a log of calls: there is none.
@@ -35,6 +35,19 @@ struct View<'a> {
     group_by: &'a [Column],
     data: Vec<Line>,
     total: Counts,
+    /// What is counted by the billing month and not by the day, in the one that runs.
+    period: Period,
+}
+
+#[derive(Serialize)]
+struct Period {
+    /// Unix seconds.
+    starts_at: i64,
+    ends_at: i64,
+    /// Conversations that an agent answered on a managed channel, each once.
+    conversations: u64,
+    /// Humans seen there.
+    seats: u64,
 }
 
 /// What usage can be added up by.
@@ -75,8 +88,8 @@ struct Group {
 /// Client leaves: cancel.
 pub async fn answer(gateway: &Gateway, caller: &Caller, query: &str) -> Result<Response<Body>, Error> {
     let tenant = &caller.key.tenant;
-    let period_start = tenant.account.overview(caller.key.slot).period.start_ms;
-    let from = day(query, "from")?.unwrap_or_else(|| day_of(period_start));
+    let overview = tenant.account.overview(caller.key.slot);
+    let from = day(query, "from")?.unwrap_or_else(|| day_of(overview.period.start_ms));
     let to = day(query, "to")?.unwrap_or_else(|| day_of(gateway.clock.now_ms()));
     let group_by = columns(query)?;
     let rows = if from > to {
@@ -97,7 +110,13 @@ pub async fn answer(gateway: &Gateway, caller: &Caller, query: &str) -> Result<R
         gateway.store.key(&public_id).map(|key| key.key.name.to_string())
     };
     let data = sums.into_iter().map(|(group, counts)| Line { key_name: name(&group), group, counts }).collect();
-    respond::json(&View { object: "usage", tenant: &tenant.id, from, to, group_by: &group_by, data, total })
+    let period = Period {
+        starts_at: overview.period.start_ms.div_euclid(1000),
+        ends_at: overview.period.end_ms.div_euclid(1000),
+        conversations: overview.conversations,
+        seats: overview.seats,
+    };
+    respond::json(&View { object: "usage", tenant: &tenant.id, from, to, group_by: &group_by, data, total, period })
 }
 
 fn group(row: UsageRow, by: &[Column]) -> Group {

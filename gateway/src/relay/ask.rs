@@ -4,7 +4,7 @@
 //! agent's `fallback`; after the last a human takes over. What a model used is counted whatever came of it.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::pin;
 use tracing::{info, warn};
@@ -13,12 +13,12 @@ use super::known::NotOurs;
 use super::lane::Conversation;
 use super::retry::Tries;
 use super::turn::declines;
-use super::{Payer, Relay};
-use crate::agent::{Answer, Answered, Question};
+use super::{Payer, Relay, quota};
+use crate::agent::{Answer, Answered, Question, Spent, TokenUse};
 use crate::config::{self, AgentKind, Level, Unreadable};
 use crate::conversation::Action;
 use crate::handoff::{self, HandoffReason, Signals};
-use crate::inbox::InboxError;
+use crate::inbox::{InboxError, TurnTokens};
 
 /// What an agent gave beside a decision.
 #[derive(Debug, Default)]
@@ -49,10 +49,11 @@ pub(super) async fn ask(
     upto_seq: i64,
     may_start_over: bool,
 ) -> Result<Asked, InboxError> {
+    let none_left = quota::used_up(conversation).await?;
     let channel = Arc::clone(&conversation.channel);
     let agent = channel.agent_for(conversation.known.chatwoot_inbox_id, conversation.known.medium);
     let chain: Vec<&Arc<config::Agent>> = [agent].into_iter().chain(&agent.fallback).collect();
-    if let Some(reason) = needs_human(conversation, &chain) {
+    if let Some(reason) = needs_human(conversation, &chain, none_left) {
         return Ok(Asked::Handoff(reason, ByAgent::default()));
     }
     let history = conversation.history().await?;
@@ -70,39 +71,64 @@ pub(super) async fn ask(
         teams: &channel.handoff.teams,
         level_max: Level::opened_by(&payer.policy),
     };
-    let answering = first_answer(&relay, &payer, &chain, &question);
+    let took = Mutex::new(TurnTokens::default());
+    let answering = first_answer(&relay, &payer, &chain, &question, &took);
     // A courtesy: whether it arrives does not matter, and nothing waits for it.
     let mut typing = Some(Box::pin(async move {
         let _ = client.typing(id, true).await;
     }));
-    pin!(answering);
-    loop {
-        tokio::select! {
-            answer = &mut answering => return Ok(asked(answer)),
-            () = ended(&mut typing) => {}
-            () = conversation.wake.wait() => {
-                Box::pin(conversation.catch_up()).await?;
-                if let Err(why) = conversation.known.ours() {
-                    return Ok(Asked::NotOurs(why));
-                }
-                if may_start_over && conversation.known.asked_after(upto_seq) {
-                    return Ok(Asked::Superseded);
+    let asked = {
+        pin!(answering);
+        loop {
+            tokio::select! {
+                answer = &mut answering => break told(answer),
+                () = ended(&mut typing) => {}
+                () = conversation.wake.wait() => {
+                    Box::pin(conversation.catch_up()).await?;
+                    if let Err(why) = conversation.known.ours() {
+                        break Asked::NotOurs(why);
+                    }
+                    if may_start_over && conversation.known.asked_after(upto_seq) {
+                        break Asked::Superseded;
+                    }
                 }
             }
         }
+    };
+    conversation.tokens.add(took.into_inner().unwrap_or_else(PoisonError::into_inner));
+    Ok(asked)
+}
+
+/// One try of an agent. What it takes is counted when this ends, whatever came of it: also when the answer is dropped
+/// because the customer wrote again.
+struct Try<'a> {
+    payer: &'a Payer,
+    /// The model it asks; none if it asks none.
+    model: Option<String>,
+    spent: Spent,
+    took: &'a Mutex<TurnTokens>,
+}
+
+impl Drop for Try<'_> {
+    fn drop(&mut self) {
+        let (Some(tokens), Some(model)) = (self.spent.so_far(), &self.model) else { return };
+        self.payer.count(model, tokens);
+        let TokenUse { input, cached, output, .. } = tokens;
+        self.took.lock().unwrap_or_else(PoisonError::into_inner).add(TurnTokens { input, cached, output });
     }
 }
 
 /// Why a human has it before any agent is asked, if so.
-fn needs_human(conversation: &Conversation, chain: &[&Arc<config::Agent>]) -> Option<HandoffReason> {
+fn needs_human(conversation: &Conversation, chain: &[&Arc<config::Agent>], none_left: bool) -> Option<HandoffReason> {
     let asks = conversation.known.asks();
     // Else the agent is told what it was, and the customer may be asked to write.
     let to_human = conversation.channel.handoff.unreadable == Unreadable::Human;
     let unreadable = to_human && asks.iter().any(|ask| ask.unreadable);
-    // Where the plan has no handoff and the operator nothing to say about it, the agent goes on.
-    let heard = conversation.handoff || declines(conversation);
+    // Where the plan has no handoff and the operator nothing to say about it, the agent goes on, if it may.
+    let heard = conversation.handoff || (declines(conversation) && !none_left);
     let texts: Vec<&str> = asks.iter().filter(|_| heard).map(|ask| ask.text.as_str()).collect();
-    let quota_used_up = conversation.payer.used_up() && chain.iter().all(|agent| costs(agent));
+    let unpaid = conversation.payer.used_up() && chain.iter().all(|agent| costs(agent));
+    let quota_used_up = none_left || unpaid;
     handoff::decide(&Signals { customer_text: &texts.join("\n"), unreadable, quota_used_up, ..Signals::default() })
 }
 
@@ -126,9 +152,10 @@ async fn first_answer(
     payer: &Payer,
     chain: &[&Arc<config::Agent>],
     question: &Question<'_>,
+    took: &Mutex<TurnTokens>,
 ) -> Option<(String, Answered)> {
     for (place, agent) in chain.iter().enumerate() {
-        if let Some(answered) = tried(relay, payer, agent, question).await {
+        if let Some(answered) = tried(relay, payer, agent, question, took).await {
             if place > 0 {
                 info!(tenant_id = question.tenant_id, agent = %agent.id, "Another agent answered in the first one's place.");
             }
@@ -139,7 +166,13 @@ async fn first_answer(
 }
 
 /// One agent's answer, in as many tries as it has.
-async fn tried(relay: &Relay, payer: &Payer, agent: &config::Agent, question: &Question<'_>) -> Option<Answered> {
+async fn tried(
+    relay: &Relay,
+    payer: &Payer,
+    agent: &config::Agent,
+    question: &Question<'_>,
+    took: &Mutex<TurnTokens>,
+) -> Option<Answered> {
     let mut tries = Tries::new(relay.parts.limits.agent_tries);
     loop {
         // It may have run out with the last try.
@@ -147,11 +180,10 @@ async fn tried(relay: &Relay, payer: &Payer, agent: &config::Agent, question: &Q
             return None;
         }
         let agents = relay.parts.agents.load_full();
-        let result = agents.answer(&agent.id, question, relay.parts.limits.agent_wait).await;
-        let tokens = result.as_ref().map_or_else(|failed| failed.tokens, |answered| answered.tokens);
-        if let (Some(tokens), Some(model)) = (tokens, agents.model(&agent.id)) {
-            payer.count(model, tokens);
-        }
+        let model = agents.model(&agent.id).map(str::to_owned);
+        let this = Try { payer, model, spent: Spent::default(), took };
+        let result = agents.answer(&agent.id, question, relay.parts.limits.agent_wait, &this.spent).await;
+        drop(this);
         let error = match result {
             Ok(answered) => return Some(answered),
             Err(failed) => failed.error,
@@ -164,7 +196,7 @@ async fn tried(relay: &Relay, payer: &Payer, agent: &config::Agent, question: &Q
     }
 }
 
-fn asked(answered: Option<(String, Answered)>) -> Asked {
+fn told(answered: Option<(String, Answered)>) -> Asked {
     let Some((agent, Answered { answer, actions, .. })) = answered else {
         return Asked::Handoff(HandoffReason::AgentFailed, ByAgent::default());
     };

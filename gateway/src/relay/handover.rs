@@ -47,7 +47,12 @@ pub(super) async fn hand_over(
     let contact = &conversation.known.contact;
     let note =
         handoff::note(reason, &Summary { contact, history: &history, agent_note: by.note.as_deref(), sources: &[] });
-    let message = handoff::message(&conversation.channel.handoff, spoken(&history));
+    let (texts, language) = (&conversation.channel.handoff, spoken(&history));
+    // Where the plan has no handoff none is promised, though the conversation is opened (D17).
+    let message = match reason {
+        HandoffReason::Quota if !conversation.handoff => handoff::quota_notice(texts, language),
+        _ => handoff::message(texts, language),
+    };
     let safe = |text: &str| text::outgoing(text, text::CONTENT_CHARS_MAX);
     let mut posts = vec![(PostKind::Note, safe(&note))];
     posts.extend(actions(&by.actions));

@@ -85,6 +85,8 @@ pub(super) struct Known {
     pub(super) chatwoot_inbox_id: Option<u64>,
     /// A human wrote to the customer, in these deliveries.
     pub(super) human_spoke: bool,
+    /// The users of Chatwoot who did, each once.
+    pub(super) humans: Vec<u64>,
     /// The channel could not deliver a message of ours, says one of these deliveries.
     pub(super) undelivered: bool,
     /// Noted as quiet when this was its newest message.
@@ -115,6 +117,7 @@ impl Known {
             medium: Medium::default(),
             chatwoot_inbox_id: None,
             human_spoke: false,
+            humans: Vec::new(),
             undelivered: false,
             idle: None,
             last_word: None,
@@ -199,6 +202,11 @@ impl Known {
             }
             Voice::Human if kind == EventKind::MessageCreated => {
                 self.human_spoke = true;
+                if let Sender::Human(id) = message.from
+                    && !self.humans.contains(&id)
+                {
+                    self.humans.push(id);
+                }
                 if status.is_none_or(|status| status == Status::Pending) {
                     self.state.human_message_id = self.state.human_message_id.max(Some(message.id));
                 }

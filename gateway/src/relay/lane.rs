@@ -14,12 +14,14 @@ use uuid::Uuid;
 use super::dispatch::{after_trouble, millis};
 use super::known::{Ending, Known, SIGNAL};
 use super::turn::{self, TurnEnd};
-use super::{Payer, Relay, Served, retry};
+use super::{Payer, Relay, Served, quota, retry};
+use crate::admission::ConversationPlace;
 use crate::chatwoot::client::Chatwoot;
 use crate::config::Channel;
 use crate::conversation::{Speaker, Utterance};
 use crate::inbox::{
-    ConversationKey, ConversationRow, Finish, InboxError, Line, Loaded, OpenTurn, PUT_OFF_MAX_MS, Voice, Work,
+    ConversationKey, ConversationRow, Finish, InboxError, Line, Loaded, OpenTurn, PUT_OFF_MAX_MS, TurnTokens, Voice,
+    Work,
 };
 
 /// Deliveries read at once.
@@ -87,6 +89,10 @@ pub(super) struct Conversation {
     pub(super) client: Chatwoot,
     pub(super) wake: Arc<Wake>,
     pub(super) known: Known,
+    /// Its place among the month's conversations, until a reply is planned.
+    pub(super) place: Option<ConversationPlace>,
+    /// What the agents' answers took in this turn.
+    pub(super) tokens: TurnTokens,
     tenant_turns: Arc<Semaphore>,
 }
 
@@ -145,6 +151,8 @@ async fn step(
         wake: Arc::clone(wake),
         known: Known::new(channel.bot_id, state),
         channel,
+        place: None,
+        tokens: TurnTokens::default(),
         tenant_turns: Arc::clone(tenant_turns),
     };
     conversation.known.read(&deliveries);
@@ -250,7 +258,13 @@ impl Conversation {
         let asked_ms = self.known.asks().iter().filter(|ask| ask.seq <= upto_seq).map(|ask| ask.received_at_ms).max();
         let messages: Vec<&str> = deliveries.iter().map(|(_, outcome)| *outcome).filter(|one| *one != SIGNAL).collect();
         let finish = Finish { conversation: self.row, deliveries, outcome, turn, lines, state, now_ms };
-        self.relay.parts.inbox.finish(finish).await?;
+        let uncounted_ms = self.relay.parts.inbox.finish(finish).await?;
+        if let Some(period_ms) = uncounted_ms {
+            self.payer.account.conversation_uncounted(period_ms);
+        }
+        if self.payer.by_conversation() {
+            self.payer.account.humans_seen(quota::humans(self));
+        }
         let metrics = &self.relay.parts.metrics.relay;
         for outcome in messages {
             metrics.messages.with_label_values(&[outcome]).inc();

@@ -3,7 +3,7 @@
 //! `dispatch` hears of work and gives each conversation one `lane`; a lane takes one `turn` after the other; a turn
 //! waits for the burst to end, asks the agent (`ask`), has `deliver` post the answer once and `act` do what else was
 //! decided. What a conversation's deliveries
-//! mean is `known`; how long to wait before trying again is `retry`. Everything a turn must remember is in the inbox
+//! mean is `known`; what the plan counts is `quota`; how long to wait before trying again is `retry`. Everything a turn must remember is in the inbox
 //! before it matters, so a restart is the same work done again on what is left there. `breaker` ends what goes round in circles.
 //!
 //! The outcomes of a message are `replied`, `handed_off`, `superseded` (a newer one was answered together with it, in
@@ -31,6 +31,7 @@ mod idle;
 pub mod sweep;
 
 mod known;
+mod quota;
 mod retry;
 
 #[cfg(test)]
@@ -80,7 +81,7 @@ pub struct Payer {
 
 impl Payer {
     fn charged(&self) -> bool {
-        self.policy.payer(self.kind) != Some(relais_policies::tenant::Payer::ConversationQuota)
+        !self.by_conversation()
     }
 
     /// Replies are paid from the budget, and nothing is left of it.

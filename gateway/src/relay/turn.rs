@@ -323,6 +323,9 @@ pub(super) async fn plan(
     posts: Vec<(PostKind, String)>,
     send_now: bool,
 ) -> Result<OpenTurn, InboxError> {
+    // The agent's first reply of the month counts the conversation; a handoff or a notice does not.
+    let replies = reason.is_none() && agent.is_some() && posts.iter().any(|(kind, _)| *kind == PostKind::Reply);
+    let place = if replies { conversation.place.take() } else { None };
     let inbox = &conversation.relay.parts.inbox;
     let plan = Plan {
         conversation: conversation.row,
@@ -331,11 +334,16 @@ pub(super) async fn plan(
         known_message_id: conversation.known.state.seen_message_id,
         handoff: reason.map(|reason| reason.as_str().to_owned()),
         agent: agent.map(str::to_owned),
+        tokens: conversation.tokens,
+        counts_in_ms: place.as_ref().map(|place| place.period_ms),
         send_now,
         posts,
         now_ms: conversation.relay.parts.clock.now_ms(),
     };
     inbox.plan(plan).await?;
+    if let Some(place) = place {
+        place.keep();
+    }
     // It was durable a moment ago; if it is not there, the inbox was changed behind our back.
     inbox.open_turn(conversation.row).await?.ok_or(InboxError::Write)
 }

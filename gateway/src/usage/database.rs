@@ -178,6 +178,20 @@ pub(super) fn load(db: &Connection) -> Result<Loaded, rusqlite::Error> {
     Ok(loaded)
 }
 
+/// Every tenant's account as it was last written, those whose record is damaged left out.
+pub(super) fn accounts(db: &Connection) -> Result<Vec<(String, AccountState)>, rusqlite::Error> {
+    let mut statement = db.prepare("SELECT tenant, state, sum FROM accounts ORDER BY tenant")?;
+    let mut rows = statement.query([])?;
+    let mut accounts = Vec::new();
+    while let Some(row) = rows.next()? {
+        let tenant_id: String = row.get(0)?;
+        if let Some(state) = from_row(row, 1, &tenant_id, "") {
+            accounts.push((tenant_id, state));
+        }
+    }
+    Ok(accounts)
+}
+
 /// One account's past. Where a record is damaged, the deltas say what was used; running calls are not known then.
 fn past(
     db: &Connection,

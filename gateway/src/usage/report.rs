@@ -1,7 +1,8 @@
 //! `relais usage`: prints and exports the ledger.
 //!
 //! Reads `usage.db` on a connection that cannot write, beside a gateway that runs; it sees what is committed, which
-//! is all but the last second. Every figure is a sum of the rows that are enforced; nothing is estimated here.
+//! is all but the last second. Conversations and seats belong to a billing month and not to a day: they are told apart, of
+//! each tenant's last one. Every figure is a sum of the rows that are enforced; nothing is estimated here.
 
 use std::fmt::Write as _;
 use std::io;
@@ -17,6 +18,10 @@ use serde::Serialize;
 
 use crate::admission::Counts;
 use crate::usage::{database, writer};
+
+mod month;
+
+use month::Month;
 
 /// What to print.
 #[derive(Debug, Clone, Default, Args)]
@@ -39,6 +44,9 @@ pub struct Arguments {
     /// What to add up by, one or more, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "tenant,model")]
     pub by: Vec<Column>,
+    /// Instead, conversations and seats of each tenant's billing month. A table has them at its end anyway.
+    #[arg(long)]
+    pub months: bool,
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -96,11 +104,18 @@ pub fn run(dir: &Path, arguments: &Arguments, out: &mut dyn io::Write) -> Result
     if !path.exists() {
         return Err(ReportError::NoLedger(path));
     }
-    let lines = query(&path, arguments).map_err(|error| ReportError::Read(path, error))?;
-    let text = match arguments.format {
-        Format::Table => table(&lines, &arguments.by),
-        Format::Csv => csv(&lines, &arguments.by),
-        Format::Json => serde_json::to_string_pretty(&lines).map_err(ReportError::Json)? + "\n",
+    let read = |error| ReportError::Read(path.clone(), error);
+    let db = open(&path).map_err(read)?;
+    let months = months(&db, arguments).map_err(read)?;
+    let lines = if arguments.months { Vec::new() } else { query(&db, arguments).map_err(read)? };
+    let text = match (arguments.format, arguments.months) {
+        (Format::Table, true) => month::table(&months),
+        (Format::Table, false) if months.iter().all(Month::is_empty) => table(&lines, &arguments.by),
+        (Format::Table, false) => format!("{}\n{}", table(&lines, &arguments.by), month::table(&months)),
+        (Format::Csv, true) => month::csv(&months),
+        (Format::Csv, false) => csv(&lines, &arguments.by),
+        (Format::Json, true) => serde_json::to_string_pretty(&months).map_err(ReportError::Json)? + "\n",
+        (Format::Json, false) => serde_json::to_string_pretty(&lines).map_err(ReportError::Json)? + "\n",
     };
     out.write_all(text.as_bytes()).map_err(ReportError::Print)
 }
@@ -188,9 +203,19 @@ impl Line {
     }
 }
 
-fn query(path: &Path, arguments: &Arguments) -> Result<Vec<Line>, rusqlite::Error> {
+fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
     let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
+    Ok(db)
+}
+
+fn months(db: &Connection, arguments: &Arguments) -> Result<Vec<Month>, rusqlite::Error> {
+    let wanted = |tenant: &String| arguments.tenant.as_ref().is_none_or(|wanted| wanted == tenant);
+    let accounts = database::accounts(db)?.into_iter().filter(|(tenant, _)| wanted(tenant));
+    Ok(accounts.map(|(tenant, state)| Month::of(tenant, &state)).collect())
+}
+
+fn query(db: &Connection, arguments: &Arguments) -> Result<Vec<Line>, rusqlite::Error> {
     let by: Vec<&str> = arguments.by.iter().map(|column| column.sql()).collect();
     let mut conditions = vec!["TRUE".to_owned()];
     let mut values = Vec::new();
@@ -252,23 +277,25 @@ fn table(lines: &[Line], by: &[Column]) -> String {
     }
     let words = by.iter().enumerate().map(|(index, _)| if index == 0 { "total".to_owned() } else { String::new() });
     rows.push(words.chain(counts(&total).map(|count| count.to_string())).collect());
-    let mut widths = vec![0; by.len() + COUNTS.len()];
-    for row in &rows {
+    aligned(&rows, by.len())
+}
+
+/// Columns as wide as they must be, the first `words` of them words, the others numbers.
+fn aligned(rows: &[Vec<String>], words: usize) -> String {
+    let mut widths = vec![0; rows.iter().map(Vec::len).max().unwrap_or(0)];
+    for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
-    for row in &rows {
+    for row in rows {
         let mut line = String::new();
         for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
             let gap = if index == 0 { "" } else { "  " };
             // Writing to a String does not fail.
-            let _ = if index < by.len() {
-                write!(line, "{gap}{cell:<width$}")
-            } else {
-                write!(line, "{gap}{cell:>width$}")
-            };
+            let _ =
+                if index < words { write!(line, "{gap}{cell:<width$}") } else { write!(line, "{gap}{cell:>width$}") };
         }
         text.push_str(line.trim_end());
         text.push('\n');

@@ -391,6 +391,8 @@ async fn limits_are_told_as_they_are_enforced_and_asking_costs_nothing() {
             "calls_in_flight": {"limit": 4, "running": 0, "remaining": 4},
             "tokens": {"limit": 5000, "remaining": 5000 - used, "spent": used, "reserved": 0, "debt": 0,
                 "reset_ms": UNTIL_RESET_MS},
+            "conversations_per_month": {"limit": 2000, "used": 0, "remaining": 2000, "reset_ms": UNTIL_RESET_MS},
+            "seats": {"limit": 3, "seen": 0},
         })
     );
 }

@@ -23,7 +23,7 @@ fn relais(gateway: &Gateway, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn printed(gateway: &Gateway, arguments: &[&str]) -> String {
+pub(crate) fn printed(gateway: &Gateway, arguments: &[&str]) -> String {
     let output = relais(gateway, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -34,7 +34,7 @@ fn list(gateway: &Gateway, more: &[&str]) -> Vec<Value> {
     serde_json::from_str(&text).unwrap()
 }
 
-async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let looking = async {
         loop {
             if let Some(found) = look() {
@@ -46,7 +46,7 @@ async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     tokio::time::timeout(DEADLINE, looking).await.expect("never came")
 }
 
-async fn world() -> (FakeChatwoot, FakeLlm, Gateway) {
+pub(crate) async fn world() -> (FakeChatwoot, FakeLlm, Gateway) {
     let chatwoot = FakeChatwoot::start(Settings::default()).await.unwrap();
     let behaviour = Behaviour { answer: Some("Tomorrow.".to_owned()), ..Behaviour::default() };
     let llm = FakeLlm::start(LlmSettings { behaviour, ..LlmSettings::default() }).await.unwrap();
@@ -83,13 +83,13 @@ async fn world() -> (FakeChatwoot, FakeLlm, Gateway) {
     (chatwoot, llm, gateway)
 }
 
-fn asked(chatwoot: &FakeChatwoot) -> ConversationKey {
+pub(crate) fn asked(chatwoot: &FakeChatwoot) -> ConversationKey {
     let key = chatwoot.new_conversation().unwrap();
     chatwoot.customer(key).says(QUESTION).unwrap();
     key
 }
 
-fn replies(chatwoot: &FakeChatwoot, key: ConversationKey) -> usize {
+pub(crate) fn replies(chatwoot: &FakeChatwoot, key: ConversationKey) -> usize {
     let seen = chatwoot.seen_by_customer(key).into_iter();
     seen.filter(|seen| seen.message_type == MessageType::Outgoing && matches!(seen.by, Some(Author::Bot(_)))).count()
 }

@@ -13,6 +13,7 @@ mod support;
 
 mod agents;
 mod chat;
+mod conversations;
 mod endpoints;
 mod exact;
 mod inbox;
@@ -20,6 +21,7 @@ mod inbox_report;
 mod ledger;
 mod limits;
 mod neighbours;
+mod onboarding;
 mod relay;
 mod reload;
 mod swagger;

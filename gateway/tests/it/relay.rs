@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http_body_util::BodyExt as _;
-use relais_gateway::admission::{AGENT_KEY, Account, Counts, Delta, Journal, Kind};
+use relais_gateway::admission::{AGENT_KEY, Account, Counted, Counts, Delta, Journal, Kind};
 use relais_gateway::agent::Agents;
 use relais_gateway::chatwoot::event::{self, Event, EventKind, Parsed};
 use relais_gateway::chatwoot::installation::Installations;
@@ -15,7 +15,7 @@ use relais_gateway::clock::Clock;
 use relais_gateway::config::Config;
 use relais_gateway::http::client::Client;
 use relais_gateway::http::resolve::Resolver;
-use relais_gateway::inbox::{ConversationKey, Delivery, Inbox, Sameness};
+use relais_gateway::inbox::{ConversationKey, CountedIn, Delivery, Inbox, Sameness};
 use relais_gateway::llm::upstream::Upstreams;
 use relais_gateway::metrics::Metrics;
 use relais_gateway::relay::{Payer, RelayHandle, RelayParts, Served};
@@ -45,10 +45,11 @@ pub(crate) struct World {
     relay: Option<RelayHandle>,
     config: Arc<Config>,
     pub(crate) metrics: Arc<Metrics>,
-    /// The tenant's.
-    account: Arc<Account>,
+    pub(crate) clock: Clock,
+    /// The tenant's, as "the process" has it.
+    pub(crate) account: Arc<Account>,
     /// The plan includes handing over.
-    handoff: bool,
+    pub(crate) handoff: bool,
     pub(crate) dir: TempDir,
 }
 
@@ -72,6 +73,15 @@ impl World {
         settings: Settings,
         written: impl FnOnce(&FakeChatwoot, &FakeLlm) -> String,
     ) -> Self {
+        Self::start_at(Clock::system(), settings, written).await
+    }
+
+    /// With a clock of the test's.
+    pub(crate) async fn start_at(
+        clock: Clock,
+        settings: Settings,
+        written: impl FnOnce(&FakeChatwoot, &FakeLlm) -> String,
+    ) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let chatwoot = FakeChatwoot::start(Settings { retry_wait_ms: 20, ..settings }).await.unwrap();
         let behaviour = Behaviour { answer: Some(ANSWER.to_owned()), ..Behaviour::default() };
@@ -79,21 +89,21 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let config = Arc::new(config(&written(&chatwoot, &llm), dir.path()));
         let inbox: Arc<Mutex<Option<Inbox>>> = Arc::default();
-        let receiver = receive(Arc::clone(&inbox)).await;
+        let receiver = receive(Arc::clone(&inbox), clock.clone()).await;
         chatwoot.set_outgoing_url(&format!("{}/chatwoot/acme", receiver.url()));
         let metrics = Arc::new(Metrics::new().unwrap());
         let tenant = &config.tenants[0];
         let journal = Arc::new(Journal::default());
-        let account = Account::new(Arc::clone(&tenant.id), &tenant.policy, Clock::system(), &journal);
+        let account = Account::new(Arc::clone(&tenant.id), &tenant.policy, clock.clone(), &journal);
         let (_receiver, relay, handoff) = (receiver, None, true);
-        let mut world = Self { chatwoot, llm, inbox, _receiver, relay, config, metrics, account, handoff, dir };
+        let mut world = Self { chatwoot, llm, inbox, _receiver, relay, config, metrics, clock, account, handoff, dir };
         world.up();
         world
     }
 
     /// Starts "the process".
     pub(crate) fn up(&mut self) {
-        let clock = Clock::system();
+        let clock = self.clock.clone();
         self.metrics = Arc::new(Metrics::new().unwrap());
         let inbox = Inbox::open(self.dir.path(), &self.config.inbox, clock.clone(), Arc::clone(&self.metrics)).unwrap();
         let http = Client::new(Resolver::new(), Duration::from_secs(1));
@@ -101,6 +111,12 @@ impl World {
         let agents = Arc::new(Agents::build(&self.config, &upstreams, &http, Arc::clone(&self.metrics)).unwrap());
         let tenant = &self.config.tenants[0];
         let channel = Arc::clone(&tenant.channels[0]);
+        let journal = Arc::new(Journal::default());
+        for CountedIn { tenant, period_ms, conversations } in inbox.counted_before() {
+            let counted = Counted { period_ms: *period_ms, conversations: *conversations };
+            journal.remember_counted(Arc::clone(tenant), counted);
+        }
+        self.account = Account::new(Arc::clone(&tenant.id), &tenant.policy, clock.clone(), &journal);
         let (account, policy) = (Arc::clone(&self.account), Arc::clone(&tenant.policy));
         let payer = Payer { account, policy, kind: channel.kind };
         let served = Served { channel, handoff: self.handoff, payer };
@@ -258,9 +274,10 @@ pub(crate) fn toml(chatwoot: &FakeChatwoot, llm: &FakeLlm, plans: &str, relay: &
 }
 
 /// The edge in short: accepted is on disk, everything else is 500.
-async fn receive(inbox: Arc<Mutex<Option<Inbox>>>) -> Server {
+async fn receive(inbox: Arc<Mutex<Option<Inbox>>>, clock: Clock) -> Server {
     let answer = move |request: http::Request<hyper::body::Incoming>| {
         let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now_ms = clock.now_ms();
         async move {
             let head = request.headers().clone();
             let body = request.into_body().collect().await.map_err(|_| Hangup)?.to_bytes();
@@ -269,7 +286,7 @@ async fn receive(inbox: Arc<Mutex<Option<Inbox>>>) -> Server {
             };
             let uuid = head.get("x-chatwoot-delivery").and_then(|id| id.to_str().ok()?.parse().ok());
             let Some(inbox) = inbox else { return Ok(reply(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "")) };
-            let accepted = inbox.accept(delivery(&event, uuid, body)).await;
+            let accepted = inbox.accept(delivery(&event, uuid, body, now_ms)).await;
             let status = if accepted.is_ok() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
             Ok(reply(status, "text/plain", ""))
         }
@@ -277,7 +294,7 @@ async fn receive(inbox: Arc<Mutex<Option<Inbox>>>) -> Server {
     Server::start(0, answer).await.unwrap()
 }
 
-fn delivery(event: &Event, uuid: Option<uuid::Uuid>, body: bytes::Bytes) -> Delivery {
+fn delivery(event: &Event, uuid: Option<uuid::Uuid>, body: bytes::Bytes, now_ms: i64) -> Delivery {
     let conversation = ConversationKey {
         tenant: "acme".into(),
         channel: "main".into(),
@@ -292,7 +309,6 @@ fn delivery(event: &Event, uuid: Option<uuid::Uuid>, body: bytes::Bytes) -> Deli
         _ => Sameness::Delivery,
     };
     let message_id = event.message.as_ref().map(|message| message.id);
-    let now_ms = Clock::system().now_ms();
     Delivery::new(conversation, event.kind.as_str(), message_id, sameness, uuid, body, now_ms)
 }
 
@@ -343,6 +359,8 @@ async fn a_newer_message_starts_the_turn_over_with_both() {
     assert_eq!((world.messages("superseded"), world.messages("replied")), (1, 1));
     let totals = world.llm.totals();
     assert_eq!((totals.client_left, totals.finished), (1, 1), "the first call was not cancelled");
+    let counts = told(&world.account);
+    assert_eq!((counts.calls, counts.estimated_calls), (2, 1), "what was cancelled is paid for all the same");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -91,7 +91,7 @@ async fn ask(agent: &OpenAi, wait: Duration) -> Result<Answered, Failed> {
         teams: &teams(),
         level_max: Level::L3,
     };
-    agent.answer(&question, wait).await
+    agent.answer(&question, wait, &Spent::default()).await
 }
 
 const WAIT: Duration = Duration::from_secs(20);

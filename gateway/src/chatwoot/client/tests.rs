@@ -127,6 +127,7 @@ fn channel(address: SocketAddr, user_token: bool) -> Arc<config::Channel> {
             unreadable: Default::default(),
             message: String::new(),
             notice: String::new(),
+            quota_notice: String::new(),
         },
         idle: config::Idle::default(),
     })

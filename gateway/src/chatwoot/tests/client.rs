@@ -98,6 +98,7 @@ fn channel(url: &str) -> Channel {
             unreadable: Default::default(),
             message: String::new(),
             notice: String::new(),
+            quota_notice: String::new(),
         },
         idle: crate::config::Idle::default(),
     }

@@ -4,6 +4,7 @@ use rusqlite::Connection;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::super::schema;
 use super::{Named, named};
 
 /// One conversation, all that is kept of it.
@@ -19,6 +20,8 @@ pub struct Story {
     pub human_message_id: Option<u64>,
     /// Not worked on before: Unix ms; 0 if it is not put off.
     pub not_before_ms: i64,
+    /// Billing months in which it counts: since when each counts, Unix ms.
+    pub counted_in_ms: Vec<i64>,
     /// In the order of acceptance.
     pub deliveries: Vec<DeliveryStory>,
     /// In the order of planning.
@@ -67,6 +70,12 @@ pub struct TurnStory {
     pub handoff: Option<String>,
     /// The agent that answered, or decided to hand over.
     pub agent: Option<String>,
+    /// Model tokens of the prompts, the cached parts included.
+    pub input_tokens: u64,
+    /// The cached part of the prompts.
+    pub cached_tokens: u64,
+    /// Model tokens of the answers.
+    pub output_tokens: u64,
     /// Times it was put off.
     pub tries: u32,
     /// Unix ms.
@@ -122,6 +131,7 @@ pub(super) fn story(db: &Connection, id: i64, texts: bool) -> Result<Story, rusq
                 owner: row.get(5)?,
                 human_message_id: row.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned),
                 not_before_ms: row.get(7)?,
+                counted_in_ms: Vec::new(),
                 deliveries: Vec::new(),
                 turns: Vec::new(),
                 lines: Vec::new(),
@@ -148,6 +158,7 @@ pub(super) fn story(db: &Connection, id: i64, texts: bool) -> Result<Story, rusq
             })
         })?
         .collect::<Result<_, _>>()?;
+    story.counted_in_ms = counted_in(db, id)?;
     story.turns = turns(db, id, texts)?;
     if texts {
         story.lines = lines(db, id)?;
@@ -155,12 +166,26 @@ pub(super) fn story(db: &Connection, id: i64, texts: bool) -> Result<Story, rusq
     Ok(story)
 }
 
+fn counted_in(db: &Connection, conversation: i64) -> Result<Vec<i64>, rusqlite::Error> {
+    // A file that no gateway of this version has opened yet does not have the table.
+    if !db.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'counted'")?.exists([])? {
+        return Ok(Vec::new());
+    }
+    db.prepare_cached(
+        "SELECT period_ms FROM counted WHERE (tenant, channel, account_id, number) =
+         (SELECT tenant, channel, account_id, number FROM conversations WHERE id = ?1) ORDER BY period_ms",
+    )?
+    .query_map([conversation], |row| row.get(0))?
+    .collect()
+}
+
 fn turns(db: &Connection, conversation: i64, texts: bool) -> Result<Vec<TurnStory>, rusqlite::Error> {
-    // A file that no gateway of this version has opened yet does not have it.
-    let has_agent = db.prepare("SELECT 1 FROM pragma_table_info('turns') WHERE name = 'agent'")?.exists([])?;
-    let agent = if has_agent { "agent" } else { "NULL" };
+    // A file that no gateway of this version has opened yet does not have them.
+    let agent = if schema::has_column(db, "agent")? { "agent" } else { "NULL" };
+    let has_tokens = schema::has_column(db, "output_tokens")?;
+    let tokens = if has_tokens { "input_tokens, cached_tokens, output_tokens" } else { "0, 0, 0" };
     let sql = format!(
-        "SELECT id, upto_seq, handoff, deferrals, planned_at_ms, outcome, ended_at_ms, {agent} FROM turns
+        "SELECT id, upto_seq, handoff, deferrals, planned_at_ms, outcome, ended_at_ms, {agent}, {tokens} FROM turns
          WHERE conversation = ?1 ORDER BY seq"
     );
     let mut statement = db.prepare_cached(&sql)?;
@@ -174,6 +199,9 @@ fn turns(db: &Connection, conversation: i64, texts: bool) -> Result<Vec<TurnStor
             outcome: row.get(5)?,
             ended_at_ms: row.get(6)?,
             agent: row.get(7)?,
+            input_tokens: row.get::<_, i64>(8)?.cast_unsigned(),
+            cached_tokens: row.get::<_, i64>(9)?.cast_unsigned(),
+            output_tokens: row.get::<_, i64>(10)?.cast_unsigned(),
             posts: Vec::new(),
         })
     })?;
