@@ -93,6 +93,11 @@ pub enum Action {
         /// How soon.
         priority: Priority,
     },
+    /// Says so, unless the conversation has a higher priority already.
+    RaisePriority {
+        /// How soon, at least.
+        priority: Priority,
+    },
     /// Sets one of the operator's own fields of the conversation; the others stay.
     SetAttribute {
         /// The field: small letters, digits and `_`.
@@ -105,6 +110,11 @@ pub enum Action {
         /// The helpdesk's number for it, from the configuration.
         team_id: u64,
     },
+    /// Gives it to a human, for a handoff.
+    AssignHuman {
+        /// The helpdesk's number for them, from the configuration.
+        human_id: u64,
+    },
     /// Ends it, unless the customer wrote meanwhile.
     Resolve,
 }
@@ -115,16 +125,19 @@ impl Action {
         match self {
             Self::AddLabel { .. } => "add_label",
             Self::SetPriority { .. } => "set_priority",
+            Self::RaisePriority { .. } => "raise_priority",
             Self::SetAttribute { .. } => "set_attribute",
             Self::AssignTeam { .. } => "assign_team",
+            Self::AssignHuman { .. } => "assign_human",
             Self::Resolve => "resolve",
         }
     }
 }
 
 /// How soon humans should look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum Priority {
     /// Last.
     Low,

@@ -8,12 +8,16 @@
 //! Doing it (the note, the team, the message, opening the conversation) is the relay's, and whether a plan includes
 //! handoffs at all is the policy's (D17).
 
+mod note;
 mod phrases;
+mod texts;
 
-use crate::config;
-use crate::conversation::{Contact, Language, Speaker, Utterance};
+use crate::config::{self, VipWhen};
+use crate::conversation::{Speaker, Utterance, words};
 
+pub use note::{Summary, note, unknown_target};
 pub use phrases::asks_for_human;
+pub use texts::{message, notice, quota_notice, rephrase};
 
 /// Why a human takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +30,8 @@ pub enum HandoffReason {
     Undelivered,
     /// Turns or changes of status follow each other as no customer makes them.
     Looping,
+    /// A label says that it is a human's.
+    Vip,
     /// The plan's conversations or tokens are used up.
     Quota,
     /// The customer sent something the agent cannot read.
@@ -34,6 +40,10 @@ pub enum HandoffReason {
     AgentFailed,
     /// The agent does not know.
     Unsure,
+    /// The agent did not know, as often in a row as it may.
+    FailedRepeatedly,
+    /// It is about something the agent is not there for.
+    OutOfScope,
     /// The agent decided so, in its own words.
     AgentDecided,
     /// The customer had the last word for long, and no answer.
@@ -44,15 +54,18 @@ pub enum HandoffReason {
 
 impl HandoffReason {
     /// Every reason, for tables and metrics.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::AskedFor,
         Self::DeliveryUnknown,
         Self::Undelivered,
         Self::Looping,
+        Self::Vip,
         Self::Quota,
         Self::Unreadable,
         Self::AgentFailed,
         Self::Unsure,
+        Self::FailedRepeatedly,
+        Self::OutOfScope,
         Self::AgentDecided,
         Self::Unanswered,
         Self::Idle,
@@ -65,19 +78,37 @@ impl HandoffReason {
             Self::DeliveryUnknown => "delivery_unknown",
             Self::Undelivered => "undelivered",
             Self::Looping => "looping",
+            Self::Vip => "vip",
             Self::Quota => "quota",
             Self::Unreadable => "unreadable",
             Self::AgentFailed => "agent_failed",
             Self::Unsure => "unsure",
+            Self::FailedRepeatedly => "failed_repeatedly",
+            Self::OutOfScope => "out_of_scope",
             Self::AgentDecided => "agent_decided",
             Self::Unanswered => "unanswered",
             Self::Idle => "idle",
         }
     }
 
-    /// An agent's own reason: `unsure` is a word we know, anything else is its decision.
+    /// The reverse of [`HandoffReason::as_str`].
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
+    /// An agent's own reason: `unsure` and `out_of_scope` are words we know, anything else is its decision.
     pub fn of_agent(reason: &str) -> Self {
-        if reason == "unsure" { Self::Unsure } else { Self::AgentDecided }
+        match words(reason).collect::<Vec<_>>().join("_").as_str() {
+            "unsure" => Self::Unsure,
+            "out_of_scope" => Self::OutOfScope,
+            _ => Self::AgentDecided,
+        }
+    }
+
+    /// Whether it is the feature that a plan may lack (D17). The others are the safety net, which every plan has: the
+    /// agent cannot go on, and a pending conversation is hidden from humans.
+    pub fn is_feature(self) -> bool {
+        matches!(self, Self::AskedFor | Self::Vip | Self::AgentDecided)
     }
 
     /// For the humans' note.
@@ -90,10 +121,13 @@ impl HandoffReason {
                 "Messages or changes of status follow each other too fast: two automations may be answering each \
                  other. The AI agent has stopped. Please check what else acts on this conversation."
             }
+            Self::Vip => "A label says that this conversation is for humans.",
             Self::Quota => "The plan's automatic replies are used up for this period.",
             Self::Unreadable => "The customer sent something the AI agent cannot read.",
             Self::AgentFailed => "The AI agent could not produce an answer.",
             Self::Unsure => "The AI agent does not know the answer.",
+            Self::FailedRepeatedly => "The AI agent did not know the answer, several times in a row.",
+            Self::OutOfScope => "This is about something the AI agent is not there for.",
             Self::AgentDecided => "The AI agent decided to hand over.",
             Self::Unanswered => "The customer's last message has had no answer for some time.",
             Self::Idle => "Nothing has happened here for some time.",
@@ -110,6 +144,8 @@ pub struct Signals<'a> {
     pub unreadable: bool,
     /// The conversation goes round in a circle.
     pub looping: bool,
+    /// A label says that it is a human's, at once.
+    pub vip: bool,
     /// The plan pays for no further reply.
     pub quota_used_up: bool,
     /// A reply was sent and nothing can tell whether it arrived.
@@ -131,6 +167,7 @@ pub fn decide(signals: &Signals<'_>) -> Option<HandoffReason> {
         (signals.delivery_unknown, HandoffReason::DeliveryUnknown),
         (signals.undelivered, HandoffReason::Undelivered),
         (signals.looping, HandoffReason::Looping),
+        (signals.vip, HandoffReason::Vip),
         (signals.quota_used_up, HandoffReason::Quota),
         (signals.unreadable, HandoffReason::Unreadable),
         (signals.agent_gave_up, HandoffReason::AgentFailed),
@@ -139,88 +176,33 @@ pub fn decide(signals: &Signals<'_>) -> Option<HandoffReason> {
     fact.or_else(|| signals.agent_reason.map(HandoffReason::of_agent))
 }
 
-/// What the customer reads in the languages we speak, unless the operator wrote something else.
-const MESSAGE_FRENCH: &str = "Je passe la main à un collègue, qui vous répondra ici.";
-const NOTICE_FRENCH: &str =
-    "Je ne peux pas transmettre cette conversation à une personne, mais je continue volontiers à vous aider ici.";
-const QUOTA_NOTICE_FRENCH: &str =
-    "Je ne peux pas répondre ici pour le moment. Votre message nous est bien parvenu et sera lu.";
-
-/// What the customer reads when a human takes over.
-pub fn message(handoff: &config::Handoff, language: Language) -> &str {
-    localised(&handoff.message, config::HANDOFF_MESSAGE, MESSAGE_FRENCH, language)
+/// Whether one of the operator's labels makes a conversation a human's, and when.
+pub fn vip(vip: &config::Vip, labels: &[String]) -> Option<VipWhen> {
+    let marked = labels.iter().any(|label| vip.labels.iter().any(|vip| vip.to_lowercase() == label.to_lowercase()));
+    marked.then_some(vip.when)
 }
 
-/// What the customer reads when they asked for a human and the plan has no handoff (D17).
-pub fn notice(handoff: &config::Handoff, language: Language) -> &str {
-    localised(&handoff.notice, config::HANDOFF_NOTICE, NOTICE_FRENCH, language)
+/// What becomes of a question that the agent has no answer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// The customer is asked to say it in other words.
+    Rephrase,
+    /// A human takes over.
+    Human(HandoffReason),
 }
 
-/// What the customer reads when the plan's replies are used up and it has no handoff (ENF-5).
-pub fn quota_notice(handoff: &config::Handoff, language: Language) -> &str {
-    localised(&handoff.quota_notice, config::QUOTA_NOTICE, QUOTA_NOTICE_FRENCH, language)
-}
-
-/// Only our own default is translated: the operator's words are the operator's.
-fn localised<'a>(configured: &'a str, default: &str, french: &'a str, language: Language) -> &'a str {
-    if language == Language::French && configured == default { french } else { configured }
-}
-
-/// Utterances quoted in a note, and how much of each.
-const QUOTED_MAX: usize = 3;
-const QUOTE_CHARS_MAX: usize = 300;
-const SUMMARY_CHARS_MAX: usize = 1_500;
-
-/// What the humans should know before they answer.
-#[derive(Debug, Clone, Copy)]
-pub struct Summary<'a> {
-    /// Who the customer is.
-    pub contact: &'a Contact,
-    /// What was said, oldest first.
-    pub history: &'a [Utterance],
-    /// The agent's own words about it.
-    pub agent_note: Option<&'a str>,
-    /// Titles of what the agent looked up.
-    pub sources: &'a [String],
-}
-
-/// The private note: why, who, what they want, what was tried. Plain lines, so that nothing a customer wrote can
-/// mention a colleague or look like a part of it; still to be made safe for Chatwoot like every text.
-pub fn note(reason: HandoffReason, summary: &Summary<'_>) -> String {
-    let mut lines = vec![format!("**Handed over by the AI agent.** {}", reason.sentence())];
-    if let Some(who) = who(summary.contact) {
-        lines.push(format!("Customer: {who}"));
+/// The same question put better may have an answer, so an operator may allow the agent not to know a few times in a
+/// row. How often it did not know is read from what it said: there is nothing to keep, and nothing to lose.
+pub fn unknown(handoff: &config::Handoff, history: &[Utterance]) -> Unknown {
+    let asked = |said: &&Utterance| said.from == Speaker::Agent && texts::is_rephrase(handoff, &said.text);
+    let spoken = history.iter().rev().filter(|said| said.from != Speaker::Customer);
+    let before = spoken.take_while(asked).count();
+    let times = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
+    match handoff.unsure_max {
+        max if times < max => Unknown::Rephrase,
+        0 | 1 => Unknown::Human(HandoffReason::Unsure),
+        _ => Unknown::Human(HandoffReason::FailedRepeatedly),
     }
-    let customer = summary.history.iter().filter(|said| said.from == Speaker::Customer);
-    let mut wants: Vec<&Utterance> = customer.rev().take(QUOTED_MAX).collect();
-    wants.reverse();
-    lines.extend(wants.iter().map(|said| format!("Customer wrote: {}", quote(&said.text, QUOTE_CHARS_MAX))));
-    match summary.history.iter().rfind(|said| said.from == Speaker::Agent) {
-        Some(said) => lines.push(format!("Last automatic reply: {}", quote(&said.text, QUOTE_CHARS_MAX))),
-        None => lines.push("No automatic reply was given.".to_owned()),
-    }
-    if let Some(note) = summary.agent_note.filter(|note| !note.trim().is_empty()) {
-        lines.push(format!("The agent's summary: {}", quote(note, SUMMARY_CHARS_MAX)));
-    }
-    if !summary.sources.is_empty() {
-        lines.push(format!("Looked up: {}", quote(&summary.sources.join("; "), SUMMARY_CHARS_MAX)));
-    }
-    lines.join("\n\n")
-}
-
-fn who(contact: &Contact) -> Option<String> {
-    let known = [&contact.name, &contact.email, &contact.phone];
-    let details: Vec<String> = known.into_iter().flatten().map(|detail| quote(detail, QUOTE_CHARS_MAX)).collect();
-    (!details.is_empty()).then(|| details.join(", "))
-}
-
-/// One line, cut, with what would be Markdown or a mention taken apart.
-fn quote(text: &str, chars_max: usize) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let cut: String = line.chars().take(chars_max).collect();
-    let dots = if cut.len() < line.len() { "…" } else { "" };
-    // `[name](mention://user/1/name)` would ring a colleague.
-    format!("{}{dots}", cut.replace("](", "] (").replace("://", ":/ /"))
 }
 
 #[cfg(test)]

@@ -154,6 +154,8 @@ pub struct RelayMetrics {
     pub turn: Histogram,
     /// Handoffs by reason.
     pub handoffs: IntCounterVec,
+    /// Handoffs that a plan without the feature refused, by reason.
+    pub handoffs_refused: IntCounterVec,
     /// Conversations that went round in a circle and were stopped, by sign: `turns`, `status`.
     pub loops: IntCounterVec,
     /// Calls to Chatwoot, by call and outcome.
@@ -463,6 +465,12 @@ impl Metrics {
                     &WAIT_BUCKETS,
                 )?,
                 handoffs: counter_vec(r, "relais_handoffs_total", "Handoffs to a human, by reason.", &["reason"])?,
+                handoffs_refused: counter_vec(
+                    r,
+                    "relais_handoffs_refused_total",
+                    "Handoffs that a plan without the feature refused, by reason.",
+                    &["reason"],
+                )?,
                 loops,
                 chatwoot_requests: counter_vec(
                     r,

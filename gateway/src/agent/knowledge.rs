@@ -126,7 +126,7 @@ fn unsure<'a>(near: impl Iterator<Item = &'a Indexed>) -> Answer {
     let near: Vec<String> = near.map(|near| near.section.source()).collect();
     let note =
         (!near.is_empty()).then(|| format!("Nothing in the knowledge base answers this. Nearest: {}", near.join("; ")));
-    Answer::Handoff { reason: "unsure".to_owned(), note }
+    Answer::Handoff { reason: "unsure".to_owned(), note, sources: Vec::new() }
 }
 
 /// The section's beginning, to the end of a sentence.

@@ -74,6 +74,8 @@ pub enum Answer {
         reason: String,
         /// What a human should know.
         note: Option<String>,
+        /// Titles of what was looked up.
+        sources: Vec<String>,
     },
 }
 

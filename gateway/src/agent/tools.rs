@@ -203,7 +203,7 @@ impl<'a> Toolbox<'a> {
             self.actions.push(Action::SetPriority { priority });
         }
         let reason = argument("reason", REASON_CHARS_MAX).unwrap_or_else(|| "no reason given".to_owned());
-        Answer::Handoff { reason, note: argument("summary", NOTE_CHARS_MAX) }
+        Answer::Handoff { reason, note: argument("summary", NOTE_CHARS_MAX), sources: self.sources.clone() }
     }
 
     fn schema(&self, tool: Tool) -> Value {
@@ -217,7 +217,7 @@ impl<'a> Toolbox<'a> {
         let (description, properties, required) = match tool {
             Tool::HandoffToHuman => {
                 let mut properties = json!({
-                    "reason": text("Why, in a few words."),
+                    "reason": text("Why, in a few words; only `unsure` if you do not know, only `out_of_scope` if it is not about this company."),
                     "summary": text("What the customer wants and what was tried."),
                     "priority": one_of("How soon a human should look.", &priorities),
                 });

@@ -145,14 +145,7 @@ mod tests {
                 fallback: Vec::new(),
             }),
             choices: Vec::new(),
-            handoff: Handoff {
-                team_id: None,
-                teams: Default::default(),
-                unreadable: Default::default(),
-                message: String::new(),
-                notice: String::new(),
-                quota_notice: String::new(),
-            },
+            handoff: Handoff::default(),
             idle: crate::config::Idle::default(),
         })
     }

@@ -329,6 +329,14 @@ impl Chatwoot {
         Ok(team.and_then(|team| team.id) == Some(team_id))
     }
 
+    /// Gives the conversation to a human. False if Chatwoot did not: it takes an unknown one for nobody.
+    pub async fn assign_human(&self, id: u64, human_id: u64) -> Result<bool, CallError> {
+        let body = json!({ "assignee_id": human_id });
+        let answer = self.send_json("assign_human", Method::POST, id, "/assignments", &body).await?;
+        let human = serde_json::from_slice::<Option<wire::Numbered>>(&answer).ok().flatten();
+        Ok(human.and_then(|human| human.id) == Some(human_id))
+    }
+
     /// The conversation's labels.
     pub async fn labels(&self, id: u64) -> Result<Vec<String>, CallError> {
         const CALL: &str = "labels";

@@ -11,7 +11,7 @@
 use uuid::Uuid;
 
 use crate::chatwoot::wire;
-use crate::conversation::{Contact, Medium};
+use crate::conversation::{Contact, Medium, Priority};
 
 /// What a delivery turned out to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,6 +109,8 @@ pub struct ConversationView {
     pub medium: Medium,
     /// Labels.
     pub labels: Vec<String>,
+    /// How soon humans should look, if anybody said so.
+    pub priority: Option<Priority>,
     /// The customer.
     pub contact: Contact,
     /// The newest message that is neither private nor an activity, if told.

@@ -16,7 +16,7 @@ use crate::chatwoot::event::{
 };
 use crate::chatwoot::lenient::{Text, lenient, lenient_list, plain};
 use crate::conversation::choice;
-use crate::conversation::{Contact, Medium};
+use crate::conversation::{Contact, Medium, Priority};
 
 /// Where our mark stands in a message's `content_attributes`: Chatwoot keeps and returns keys it does not know.
 pub(super) const TURN_ID_KEY: &str = "relay_turn_id";
@@ -103,6 +103,9 @@ struct RawAttributes<'a> {
     // A list for choices and forms; an object for surveys, which are no answer to the agent and are left out.
     #[serde(borrow, default, deserialize_with = "lenient_list")]
     submitted_values: Vec<RawSubmitted<'a>>,
+    // The answer to Chatwoot's own question for an address.
+    #[serde(borrow, default, deserialize_with = "lenient")]
+    submitted_email: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "lenient_list")]
     items: Vec<RawItem<'a>>,
 }
@@ -156,6 +159,8 @@ pub(super) struct RawConversation<'a> {
     channel: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "lenient_list")]
     labels: Vec<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "lenient")]
+    priority: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "lenient")]
     meta: Option<RawMeta<'a>>,
     #[serde(borrow, default, deserialize_with = "lenient_list")]
@@ -278,7 +283,10 @@ impl RawMessage<'_> {
 
 impl RawAttributes<'_> {
     fn submitted(&self) -> Vec<String> {
-        self.submitted_values.iter().take(SUBMITTED_MAX).filter_map(RawSubmitted::words).collect()
+        let values = self.submitted_values.iter().take(SUBMITTED_MAX).filter_map(RawSubmitted::words);
+        let email = self.submitted_email.as_deref().map(str::trim).filter(|email| !email.is_empty());
+        let email = email.map(|email| format!("email: {email}").chars().take(SUBMITTED_CHARS_MAX).collect());
+        values.chain(email).collect()
     }
 }
 
@@ -334,6 +342,7 @@ impl RawConversation<'_> {
             has_team: meta.is_some_and(|meta| meta.team.is_some()),
             can_reply: self.can_reply.unwrap_or(true),
             medium: medium(channel.map(|channel| &**channel).unwrap_or_default()),
+            priority: self.priority.as_deref().and_then(Priority::named),
             labels: self.labels.iter().take(LABELS_MAX).map(|label| label.to_string()).collect(),
             contact: meta.and_then(|meta| meta.sender.as_ref()).map(RawContact::contact).unwrap_or_default(),
             last_message: self.last_message(),

@@ -11,7 +11,7 @@ use super::raw::RawChannel;
 use super::report::{Place, Report};
 use super::text::{self, Origin};
 use super::upstreams::{Entry, Named, reference};
-use super::{Agent, Channel, HANDOFF_MESSAGE, HANDOFF_NOTICE, Handoff, Idle, QUOTA_NOTICE};
+use super::{Agent, Channel, Idle, handoffs};
 
 /// 24 characters of 64: 144 bits if they are random.
 const PATH_TOKEN_CHARS_MIN: usize = 24;
@@ -78,7 +78,7 @@ pub(super) fn channel<'a>(
     }
     let agent = raw.agent.as_ref().and_then(|id| reference("agent", id, agents, &place, report));
     let choices = choices(raw.agents, agents, &place.key("agents"), report);
-    let handoff = raw.handoff.unwrap_or_default();
+    let handoff = handoffs::handoff(raw.handoff.unwrap_or_default(), &place.key("handoff"), report);
     Some(Channel {
         name: raw.channel?,
         kind,
@@ -91,14 +91,7 @@ pub(super) fn channel<'a>(
         path_token: path_token.ok()?,
         agent: agent?,
         choices: choices?,
-        handoff: Handoff {
-            team_id: handoff.team_id,
-            teams: handoff.teams,
-            message: handoff.message.unwrap_or_else(|| HANDOFF_MESSAGE.to_owned()),
-            notice: handoff.notice.unwrap_or_else(|| HANDOFF_NOTICE.to_owned()),
-            quota_notice: handoff.quota_notice.unwrap_or_else(|| QUOTA_NOTICE.to_owned()),
-            unreadable: handoff.unreadable,
-        },
+        handoff: handoff?,
         idle: Idle {
             after: (raw.idle.after_minutes > 0).then(|| Duration::from_secs(raw.idle.after_minutes.saturating_mul(60))),
             answered: raw.idle.answered,

@@ -11,6 +11,8 @@
 mod agents;
 mod channels;
 mod check;
+mod handoffs;
+mod hours;
 mod keys;
 mod load;
 mod raw;
@@ -35,9 +37,10 @@ use schemars::{JsonSchema, Schema, schema_for};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::conversation::Medium;
+use crate::conversation::{Medium, Priority};
 
 pub use agents::{Agent, AgentChoice, AgentKind, Level, Model, Tool};
+pub use hours::{Hours, HoursError, Opening};
 pub use report::{ConfigError, ConfigErrors, Position};
 
 /// The whole configuration.
@@ -306,6 +309,8 @@ pub struct Relay {
     pub loop_turns_max: u64,
     /// So many changes of status, whoever's. Default 10.
     pub loop_flips_max: u64,
+    /// How often "is typing" is shown anew while the agent works. Default 20 s: Chatwoot takes it away after 30 s.
+    pub typing_every: Duration,
     /// How long the words of a voice note are waited for, if Chatwoot writes them down. Default 8 s.
     pub voice_wait: Duration,
     /// Messages of a conversation given to the agent. Default 40.
@@ -501,6 +506,11 @@ pub const HANDOFF_MESSAGE: &str = "I am handing this over to a colleague, who wi
 /// What a customer reads who asks for a human where the plan has no handoff, unless the operator wrote something else.
 pub const HANDOFF_NOTICE: &str = "I cannot hand this chat over to a person, but I will gladly go on helping you here.";
 
+/// What a customer reads whose question the agent does not know, before a human takes over.
+pub const HANDOFF_REPHRASE: &str = "I am not sure that I understood you. Could you say it in other words?";
+/// What a customer reads when a human takes over outside of the hours.
+pub const HANDOFF_OUT_OF_HOURS: &str =
+    "I am handing this over to our team. Nobody is there right now; they are back {when} and will answer you here.";
 /// What a customer reads when the plan's replies are used up and it has no handoff, unless the operator wrote something
 /// else.
 pub const QUOTA_NOTICE: &str = "I cannot answer here for now. Your message has reached us and will be read.";
@@ -508,8 +518,22 @@ pub const QUOTA_NOTICE: &str = "I cannot answer here for now. Your message has r
 /// `tenant.chatwoot.handoff`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handoff {
-    /// Team that takes over.
-    pub team_id: Option<u64>,
+    /// Who takes over.
+    pub to: HandoffTo,
+    /// How soon humans should look, at least.
+    pub priority: Option<Priority>,
+    /// Labels added to what a human takes over.
+    pub labels: Vec<String>,
+    /// Conversations that are humans' by their labels.
+    pub vip: Vip,
+    /// Times in a row that the agent may not know an answer before a human takes over. Default 1.
+    pub unsure_max: u32,
+    /// What the customer reads before that. Has a default.
+    pub rephrase: String,
+    /// When humans answer; none: always.
+    pub hours: Option<Hours>,
+    /// What the customer reads instead of `message` outside of the hours. Has a default.
+    pub out_of_hours: String,
     /// Teams an agent may name instead, each with its number.
     pub teams: BTreeMap<String, u64>,
     /// What the customer reads when a human takes over. Has a default in English.
@@ -521,6 +545,58 @@ pub struct Handoff {
     pub quota_notice: String,
     /// What becomes of a picture or a voice note without a word beside it. Default `human`.
     pub unreadable: Unreadable,
+}
+
+impl Default for Handoff {
+    fn default() -> Self {
+        Self {
+            to: HandoffTo::default(),
+            priority: None,
+            labels: Vec::new(),
+            vip: Vip::default(),
+            unsure_max: 1,
+            rephrase: HANDOFF_REPHRASE.to_owned(),
+            hours: None,
+            out_of_hours: HANDOFF_OUT_OF_HOURS.to_owned(),
+            teams: BTreeMap::new(),
+            message: HANDOFF_MESSAGE.to_owned(),
+            notice: HANDOFF_NOTICE.to_owned(),
+            quota_notice: QUOTA_NOTICE.to_owned(),
+            unreadable: Unreadable::default(),
+        }
+    }
+}
+
+/// Whom the helpdesk gives a conversation to. With neither it is everybody's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HandoffTo {
+    /// A team.
+    pub team_id: Option<u64>,
+    /// A human.
+    pub assignee_id: Option<u64>,
+}
+
+/// `tenant.chatwoot.handoff.vip`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vip {
+    /// Any of these labels makes a conversation one of theirs.
+    pub labels: Vec<String>,
+    /// When a human takes it over.
+    pub when: VipWhen,
+    /// Who, if not the same as others.
+    pub to: Option<HandoffTo>,
+}
+
+/// When a human takes over a conversation that is theirs by its label.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum VipWhen {
+    /// Before the agent says anything.
+    #[default]
+    AtOnce,
+    /// When the agent has answered once.
+    AfterAnswer,
 }
 
 /// What becomes of a message in which the agent can read nothing.

@@ -13,8 +13,8 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Errors, IdleEnd, Level, Limits, Tool, Unreadable, Usage};
-use crate::conversation::Medium;
+use super::{Errors, IdleEnd, Level, Limits, Tool, Unreadable, Usage, VipWhen};
+use crate::conversation::{Medium, Priority};
 
 /// The configuration of a Relais gateway. Relative paths are relative to this file's directory. Where a text or a
 /// secret is asked for, `env:NAME` takes it from a variable of the environment and `file:PATH` from a file.
@@ -246,6 +246,9 @@ pub(super) struct RawRelay {
     /// So many changes of status are a circle.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(super) loop_flips_max: u64,
+    /// How often "is typing" is shown anew while the agent works; Chatwoot takes it away after 30 s.
+    #[schemars(range(min = 10, max = 600_000))]
+    pub(super) typing_every_ms: u64,
     /// The words of a voice note are waited for so long, if Chatwoot writes them down.
     #[schemars(range(min = 0, max = 600_000))]
     pub(super) voice_wait_ms: u64,
@@ -553,12 +556,35 @@ pub(super) struct RawAgentChoice {
 }
 
 /// `tenant.chatwoot.handoff`
-#[derive(Default, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawHandoff {
     /// The team that takes over.
     #[schemars(range(min = 1))]
     pub(super) team_id: Option<u64>,
+    /// The human who takes over, by the number Chatwoot has for them. Beside a team, one of its members.
+    #[schemars(range(min = 1))]
+    pub(super) assignee_id: Option<u64>,
+    /// How soon humans should look, unless the conversation has a higher priority already.
+    pub(super) priority: Option<Priority>,
+    /// Labels a conversation gets when a human takes over; those it has stay.
+    pub(super) labels: Vec<String>,
+    /// Conversations that are humans' by their labels.
+    pub(super) vip: RawVip,
+    /// Times in a row that the agent may not know an answer before a human takes over. 1: at once; with more, the
+    /// customer is asked first to say it in other words.
+    #[schemars(range(min = 1, max = 10))]
+    pub(super) unsure_max: u32,
+    /// What the customer reads then. Has a default in English and French.
+    pub(super) rephrase: Option<String>,
+    /// When humans answer, by the clock of `timezone`: `Mon-Fri 09:00-12:30, 13:30-18:00; Sat 10:00-13:00`. Not
+    /// given: always. Outside of it they take over all the same, and the customer reads when they are back.
+    pub(super) hours: Option<String>,
+    /// The time zone of `hours`, such as `Europe/Paris`.
+    pub(super) timezone: Option<String>,
+    /// What the customer reads outside of the hours instead of `message`; `{when}` becomes the day and time humans
+    /// are back. Has a default in English and French.
+    pub(super) out_of_hours: Option<String>,
     /// Teams that an agent may name instead, by a name that tells what they do: `{ billing = 3 }`.
     pub(super) teams: BTreeMap<String, u64>,
     /// What the customer reads when a human takes over; empty says nothing. Has a default in English.
@@ -570,6 +596,45 @@ pub(super) struct RawHandoff {
     pub(super) quota_notice: Option<String>,
     /// What becomes of a picture, or a voice note without words: `human`, or `agent`, which is told what it is.
     pub(super) unreadable: Unreadable,
+}
+
+impl Default for RawHandoff {
+    fn default() -> Self {
+        Self {
+            team_id: None,
+            assignee_id: None,
+            priority: None,
+            labels: Vec::new(),
+            vip: RawVip::default(),
+            unsure_max: 1,
+            rephrase: None,
+            hours: None,
+            timezone: None,
+            out_of_hours: None,
+            teams: BTreeMap::new(),
+            message: None,
+            notice: None,
+            quota_notice: None,
+            unreadable: Unreadable::default(),
+        }
+    }
+}
+
+/// `tenant.chatwoot.handoff.vip`
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawVip {
+    /// Any of these labels makes a conversation one of theirs. Given back by a human, it is the agent's until it is
+    /// resolved.
+    pub(super) labels: Vec<String>,
+    /// `at_once`, or `after_answer`: the agent answers once and a human takes over then.
+    pub(super) when: VipWhen,
+    /// The team that takes these over. Not given: the same as others.
+    #[schemars(range(min = 1))]
+    pub(super) team_id: Option<u64>,
+    /// The human who takes these over. Not given: the same as others, unless a team is.
+    #[schemars(range(min = 1))]
+    pub(super) assignee_id: Option<u64>,
 }
 
 /// `[[tenant.lot]]`: tokens credited beside the monthly grant.
@@ -647,6 +712,7 @@ impl Default for RawRelay {
             chatwoot_tries: 6,
             chatwoot_calls_per_minute: 2_400,
             chatwoot_pause_ms: 500,
+            typing_every_ms: 20_000,
             voice_wait_ms: 8_000,
             loop_window_ms: 300_000,
             loop_turns_max: 20,

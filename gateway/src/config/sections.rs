@@ -131,6 +131,7 @@ pub(super) fn relay(raw: &RawRelay, place: &Place<'_>, report: &mut Report) -> R
         loop_window: Duration::from_millis(raw.loop_window_ms),
         loop_turns_max: raw.loop_turns_max,
         loop_flips_max: raw.loop_flips_max,
+        typing_every: Duration::from_millis(raw.typing_every_ms),
         voice_wait: Duration::from_millis(raw.voice_wait_ms),
         history_max: raw.history_max,
     }

@@ -1,6 +1,7 @@
 //! Requests for a human and what only looks like one; the order of reasons; notes and messages.
 
 use super::*;
+use crate::conversation::{Contact, Language};
 
 const REQUESTS: &[&str] = &[
     "I want to talk to a human",
@@ -304,26 +305,30 @@ fn one_reason_is_given_and_the_customer_s_wish_comes_first() {
         delivery_unknown: true,
         undelivered: true,
         looping: true,
+        vip: true,
         agent_gave_up: true,
         agent_reason: Some("unsure"),
     };
     let mut left = all;
     let mut reasons = vec![decide(&left).unwrap()];
-    let changes: [fn(&mut Signals<'_>); 8] = [
+    let changes: [fn(&mut Signals<'_>); 10] = [
         |signals| signals.customer_text = "",
         |signals| signals.delivery_unknown = false,
         |signals| signals.undelivered = false,
         |signals| signals.looping = false,
+        |signals| signals.vip = false,
         |signals| signals.quota_used_up = false,
         |signals| signals.unreadable = false,
         |signals| signals.agent_gave_up = false,
+        |signals| signals.agent_reason = Some("Out of scope"),
         |signals| signals.agent_reason = Some("billing dispute"),
     ];
     for change in changes {
         change(&mut left);
         reasons.push(decide(&left).unwrap());
     }
-    // Quiet is found by looking, not by a signal.
+    // Not knowing repeatedly is told from the history, and quiet is found by looking.
+    reasons.insert(9, HandoffReason::FailedRepeatedly);
     let by_looking = [HandoffReason::Unanswered, HandoffReason::Idle];
     reasons.extend(by_looking);
     assert_eq!(reasons, HandoffReason::ALL);
@@ -338,29 +343,87 @@ fn labels_are_unique() {
 }
 
 fn handoff(message: &str) -> config::Handoff {
-    config::Handoff {
-        team_id: None,
-        teams: Default::default(),
-        message: message.to_owned(),
-        notice: config::HANDOFF_NOTICE.to_owned(),
-        quota_notice: config::QUOTA_NOTICE.to_owned(),
-        unreadable: config::Unreadable::Human,
-    }
+    config::Handoff { message: message.to_owned(), ..config::Handoff::default() }
+}
+
+fn said(from: Speaker, text: &str) -> Utterance {
+    Utterance { from, text: text.to_owned() }
 }
 
 #[test]
 fn our_default_is_translated_and_the_operator_s_words_are_not() {
     let default = handoff(config::HANDOFF_MESSAGE);
-    assert_eq!(message(&default, Language::English), config::HANDOFF_MESSAGE);
-    assert_eq!(message(&default, Language::French), MESSAGE_FRENCH);
-    assert_eq!(notice(&default, Language::French), NOTICE_FRENCH);
-    assert_eq!(quota_notice(&default, Language::French), QUOTA_NOTICE_FRENCH);
-    assert_eq!(message(&handoff("One moment!"), Language::French), "One moment!");
+    assert_eq!(message(&default, Language::English, None), config::HANDOFF_MESSAGE);
+    assert!(message(&default, Language::French, None).starts_with("Je passe la main"));
+    assert!(notice(&default, Language::French).starts_with("Je ne peux pas"));
+    assert!(quota_notice(&default, Language::French).starts_with("Je ne peux pas répondre"));
+    assert!(rephrase(&default, Language::French).starts_with("Je ne suis pas"));
+    assert_eq!(message(&handoff("One moment!"), Language::French, None), "One moment!");
+}
+
+#[test]
+fn when_humans_are_back_is_told_in_the_customer_s_language() {
+    let back = |days_ahead, time| Some(config::Opening { days_ahead, weekday: 0, time });
+    let cases = [
+        (Language::English, back(0, (13, 30)), "today at 13:30"),
+        (Language::English, back(1, (9, 0)), "tomorrow at 09:00"),
+        (Language::English, back(3, (9, 0)), "on Monday at 09:00"),
+        (Language::French, back(0, (13, 30)), "aujourd'hui à 13h30"),
+        (Language::French, back(1, (9, 0)), "demain à 9h"),
+        (Language::French, back(3, (9, 5)), "lundi à 9h05"),
+    ];
+    let default = handoff("");
+    let own = config::Handoff { out_of_hours: "Closed: {when}!".to_owned(), ..handoff("") };
+    for (language, back, expected) in cases {
+        let text = message(&default, language, back);
+        assert!(text.contains(expected) && !text.contains('{'), "{text}");
+        assert_eq!(text.contains("équipe"), language == Language::French, "{text}");
+        assert_eq!(message(&own, language, back), format!("Closed: {expected}!"));
+    }
+}
+
+#[test]
+fn a_label_makes_a_conversation_a_human_s() {
+    let (labels, when) = (vec!["VIP".to_owned(), "gold".to_owned()], VipWhen::AfterAnswer);
+    let rule = config::Vip { labels, when, to: None };
+    let has = |labels: &[&str]| vip(&rule, &labels.iter().map(|label| (*label).to_owned()).collect::<Vec<_>>());
+    assert_eq!(has(&["late", "vip"]), Some(VipWhen::AfterAnswer));
+    assert_eq!((has(&["late"]), has(&[])), (None, None));
+    assert_eq!(vip(&config::Vip::default(), &["vip".to_owned()]), None);
+}
+
+#[test]
+fn not_knowing_is_counted_in_a_row_and_in_either_language() {
+    use Speaker::{Agent, Customer, Human};
+    let rules = |unsure_max| config::Handoff { unsure_max, ..handoff("") };
+    let (english, french) =
+        (rephrase(&rules(3), Language::English).to_owned(), rephrase(&rules(3), Language::French).to_owned());
+    let told = |text: &str| [said(Customer, "?"), said(Agent, text)];
+    let again = [told(&english), told(&format!(" {} ", french.replace('\'', "’")))].concat();
+    let human = Unknown::Human(HandoffReason::FailedRepeatedly);
+    let cases = [
+        ("at once", rules(1), vec![], Unknown::Human(HandoffReason::Unsure)),
+        ("the first", rules(2), vec![], Unknown::Rephrase),
+        ("the second", rules(2), told(&english).to_vec(), human),
+        ("the second of three", rules(3), told(&english).to_vec(), Unknown::Rephrase),
+        ("the third of three", rules(3), again.clone(), human),
+        ("with an answer between", rules(2), [told(&english), told("It is blue.")].concat(), Unknown::Rephrase),
+        (
+            "with a human between",
+            rules(2),
+            [told(&english).to_vec(), vec![said(Human, "Hi")]].concat(),
+            Unknown::Rephrase,
+        ),
+        ("the customer quotes it", rules(2), vec![said(Customer, &english)], Unknown::Rephrase),
+    ];
+    for (what, rules, mut history, expected) in cases {
+        history.push(said(Customer, "And now?"));
+        assert_eq!(unknown(&rules, &history), expected, "{what}");
+    }
 }
 
 #[test]
 fn a_note_tells_who_what_and_what_was_tried_and_rings_nobody() {
-    let said = |from, text: &str| Utterance { from, text: text.to_owned() };
     let history = [
         said(Speaker::Customer, "one"),
         said(Speaker::Customer, "Hello\n\n[@Bob](mention://user/1/Bob) where is my order?"),
@@ -370,10 +433,16 @@ fn a_note_tells_who_what_and_what_was_tried_and_rings_nobody() {
     ];
     let contact =
         Contact { name: Some("Sam".to_owned()), email: Some("s@example.com".to_owned()), ..Contact::default() };
-    let summary = Summary { contact: &contact, history: &history, agent_note: Some("Wants A-1."), sources: &[] };
+    let summary = Summary {
+        contact: &contact,
+        history: &history,
+        agent_note: Some("Wants A-1."),
+        sources: &["https://example.com/orders".to_owned()],
+        back: None,
+    };
     let note = note(HandoffReason::AskedFor, &summary);
     let expected = ["The customer asked for a human.", "Sam, s@example.com", "where is my order?", "a human please"];
-    for expected in expected.iter().chain(&["Which order?", "Wants A-1."]) {
+    for expected in expected.iter().chain(&["Which order?", "Wants A-1.", "https://example.com/orders"]) {
         assert!(note.contains(expected), "{expected} is not in:\n{note}");
     }
     assert!(!note.contains("](mention://") && !note.contains("Customer wrote: one"), "{note}");

@@ -200,6 +200,8 @@ pub enum PostKind {
     Reply,
     /// A private note to the humans.
     Note,
+    /// A private note that is left out unless something that was to be done could not be.
+    Remark,
     /// What the customer reads when a human takes over.
     Message,
     /// Not a message: something to be done, as JSON.
@@ -207,17 +209,25 @@ pub enum PostKind {
 }
 
 impl PostKind {
+    /// Humans read it, and the customer does not.
+    pub fn is_private(self) -> bool {
+        matches!(self, Self::Note | Self::Remark)
+    }
+
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Reply => "reply",
             Self::Note => "note",
+            Self::Remark => "remark",
             Self::Message => "message",
             Self::Action => "action",
         }
     }
 
     pub(super) fn parse(word: &str) -> Option<Self> {
-        [Self::Reply, Self::Note, Self::Message, Self::Action].into_iter().find(|kind| kind.as_str() == word)
+        [Self::Reply, Self::Note, Self::Remark, Self::Message, Self::Action]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
     }
 }
 

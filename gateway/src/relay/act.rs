@@ -66,7 +66,7 @@ async fn may(conversation: &mut Conversation, turn: &OpenTurn, action: &Action) 
 }
 
 /// True if it is done, false if it is left out; an error if it has to wait.
-async fn carry_out(conversation: &mut Conversation, action: &Action) -> Result<bool, Delivered> {
+pub(super) async fn carry_out(conversation: &mut Conversation, action: &Action) -> Result<bool, Delivered> {
     let mut tries = Tries::new(conversation.relay.parts.limits.chatwoot_tries);
     loop {
         let error = match once(conversation, action).await {
@@ -98,6 +98,12 @@ async fn once(conversation: &mut Conversation, action: &Action) -> Result<bool, 
     match action {
         Action::AddLabel { label } => add_label(conversation, label).await?,
         Action::SetPriority { priority } => client.set_priority(id, Some(*priority)).await?,
+        Action::RaisePriority { priority } => {
+            // The newest picture of it is a moment old.
+            if conversation.known.priority.is_none_or(|known| known < *priority) {
+                client.set_priority(id, Some(*priority)).await?;
+            }
+        }
         Action::SetAttribute { name, value } => {
             let mut attributes = client.attributes(id).await?;
             if attributes.get(name) != Some(value) {
@@ -109,6 +115,13 @@ async fn once(conversation: &mut Conversation, action: &Action) -> Result<bool, 
             let assigned = client.assign_team(id, *team_id).await?;
             if !assigned {
                 warn!(tenant_id = %conversation.key.tenant, team_id, "No such team; handed over without it.");
+            }
+            return Ok(assigned);
+        }
+        Action::AssignHuman { human_id } => {
+            let assigned = client.assign_human(id, *human_id).await?;
+            if !assigned {
+                warn!(tenant_id = %conversation.key.tenant, human_id, "No such human; handed over without them.");
             }
             return Ok(assigned);
         }

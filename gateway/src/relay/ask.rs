@@ -3,7 +3,6 @@
 //! A model that fails as often as it may be tried, or whose tokens nobody pays for, gives way to the next of its
 //! agent's `fallback`; after the last a human takes over. What a model used is counted whatever came of it.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::pin;
@@ -13,11 +12,12 @@ use super::known::NotOurs;
 use super::lane::Conversation;
 use super::retry::Tries;
 use super::turn::declines;
-use super::{Payer, Relay, quota};
+use super::typing::Typing;
+use super::{Payer, Relay, handover, quota};
 use crate::agent::{Answer, Answered, Question, Spent, TokenUse};
-use crate::config::{self, AgentKind, Level, Unreadable};
-use crate::conversation::Action;
-use crate::handoff::{self, HandoffReason, Signals};
+use crate::config::{self, AgentKind, Level, Unreadable, VipWhen};
+use crate::conversation::{Action, Utterance, language};
+use crate::handoff::{self, HandoffReason, Signals, Unknown};
 use crate::inbox::{InboxError, TurnTokens};
 
 /// What an agent gave beside a decision.
@@ -27,6 +27,8 @@ pub(super) struct ByAgent {
     pub(super) agent: Option<String>,
     /// Its note for the humans.
     pub(super) note: Option<String>,
+    /// What it looked up.
+    pub(super) sources: Vec<String>,
     /// What is to be done.
     pub(super) actions: Vec<Action>,
 }
@@ -35,6 +37,8 @@ pub(super) struct ByAgent {
 pub(super) enum Asked {
     /// This is said.
     Reply(String, ByAgent),
+    /// This is said, and then a human takes over.
+    LastReply(String, ByAgent),
     /// A human takes over.
     Handoff(HandoffReason, ByAgent),
     /// The customer said something newer.
@@ -53,7 +57,15 @@ pub(super) async fn ask(
     let channel = Arc::clone(&conversation.channel);
     let agent = channel.agent_for(conversation.known.chatwoot_inbox_id, conversation.known.medium);
     let chain: Vec<&Arc<config::Agent>> = [agent].into_iter().chain(&agent.fallback).collect();
-    if let Some(reason) = needs_human(conversation, &chain, none_left) {
+    let vip = vip(conversation);
+    let mut reason = needs_human(conversation, &chain, none_left, vip, true);
+    // Where the plan has no handoff and the operator nothing to say about it, the agent goes on, if it may.
+    let told = conversation.handoff || (declines(conversation) && !none_left);
+    if reason == Some(HandoffReason::AskedFor) && !told {
+        Box::pin(handover::refuse_with_label(conversation, HandoffReason::AskedFor)).await;
+        reason = needs_human(conversation, &chain, none_left, vip, false);
+    }
+    if let Some(reason) = reason {
         return Ok(Asked::Handoff(reason, ByAgent::default()));
     }
     let history = conversation.history().await?;
@@ -73,16 +85,16 @@ pub(super) async fn ask(
     };
     let took = Mutex::new(TurnTokens::default());
     let answering = first_answer(&relay, &payer, &chain, &question, &took);
-    // A courtesy: whether it arrives does not matter, and nothing waits for it.
-    let mut typing = Some(Box::pin(async move {
-        let _ = client.typing(id, true).await;
-    }));
+    // Until we are back from here, whatever comes of it.
+    let _typing = Typing::show(client, id, relay.parts.limits.typing_every);
     let asked = {
         pin!(answering);
         loop {
             tokio::select! {
-                answer = &mut answering => break told(answer),
-                () = ended(&mut typing) => {}
+                answer = &mut answering => break match told_by(answer, &channel.handoff, &history) {
+                    Asked::Reply(reply, by) if vip == Some(VipWhen::AfterAnswer) => Asked::LastReply(reply, by),
+                    asked => asked,
+                },
                 () = conversation.wake.wait() => {
                     Box::pin(conversation.catch_up()).await?;
                     if let Err(why) = conversation.known.ours() {
@@ -118,27 +130,33 @@ impl Drop for Try<'_> {
     }
 }
 
-/// Why a human has it before any agent is asked, if so.
-fn needs_human(conversation: &Conversation, chain: &[&Arc<config::Agent>], none_left: bool) -> Option<HandoffReason> {
+/// Why a human has it before any agent is asked, if so. `heard`: by what the customer says too.
+fn needs_human(
+    conversation: &Conversation,
+    chain: &[&Arc<config::Agent>],
+    none_left: bool,
+    vip: Option<VipWhen>,
+    heard: bool,
+) -> Option<HandoffReason> {
     let asks = conversation.known.asks();
     // Else the agent is told what it was, and the customer may be asked to write.
     let to_human = conversation.channel.handoff.unreadable == Unreadable::Human;
     let unreadable = to_human && asks.iter().any(|ask| ask.unreadable);
-    // Where the plan has no handoff and the operator nothing to say about it, the agent goes on, if it may.
-    let heard = conversation.handoff || (declines(conversation) && !none_left);
     let texts: Vec<&str> = asks.iter().filter(|_| heard).map(|ask| ask.text.as_str()).collect();
     let unpaid = conversation.payer.used_up() && chain.iter().all(|agent| costs(agent));
-    let quota_used_up = none_left || unpaid;
-    handoff::decide(&Signals { customer_text: &texts.join("\n"), unreadable, quota_used_up, ..Signals::default() })
+    let (vip, quota_used_up) = (vip == Some(VipWhen::AtOnce), none_left || unpaid);
+    handoff::decide(&Signals { customer_text: &texts.join("\n"), vip, unreadable, quota_used_up, ..Signals::default() })
 }
 
-/// Waits for the end of what runs beside, and frees it: an answer may take minutes. Then there is nothing to wait for.
-async fn ended(beside: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
-    match beside {
-        Some(running) => running.await,
-        None => std::future::pending().await,
+/// When a human takes the conversation over by its label: not if one has just given it back, nor without the plan.
+fn vip(conversation: &Conversation) -> Option<VipWhen> {
+    let known = &conversation.known;
+    let when = handoff::vip(&conversation.channel.handoff.vip, &known.labels).filter(|_| !known.is_given_back())?;
+    if !conversation.handoff {
+        handover::refuse(conversation, HandoffReason::Vip);
+        return None;
     }
-    *beside = None;
+    Some(when)
 }
 
 /// Its answers cost tokens.
@@ -196,19 +214,33 @@ async fn tried(
     }
 }
 
-fn told(answered: Option<(String, Answered)>) -> Asked {
+fn told_by(answered: Option<(String, Answered)>, rules: &config::Handoff, history: &[Utterance]) -> Asked {
     let Some((agent, Answered { answer, actions, .. })) = answered else {
         return Asked::Handoff(HandoffReason::AgentFailed, ByAgent::default());
     };
     let resolves = actions.contains(&Action::Resolve);
-    let by = |note| ByAgent { agent: Some(agent), note, actions };
+    let by = |note, sources| ByAgent { agent: Some(agent), note, sources, actions };
     match answer {
-        Answer::Reply { text, .. } if !text.trim().is_empty() => Asked::Reply(text, by(None)),
-        Answer::Reply { .. } if resolves => Asked::Reply(String::new(), by(None)),
-        Answer::Reply { .. } => Asked::Handoff(HandoffReason::AgentFailed, by(None)),
-        Answer::Handoff { reason, note } => match HandoffReason::of_agent(&reason) {
-            HandoffReason::AgentDecided => Asked::Handoff(HandoffReason::AgentDecided, by(note.or(Some(reason)))),
-            known => Asked::Handoff(known, by(note)),
+        Answer::Reply { text, sources } if !text.trim().is_empty() => Asked::Reply(text, by(None, sources)),
+        Answer::Reply { .. } if resolves => Asked::Reply(String::new(), by(None, Vec::new())),
+        Answer::Reply { sources, .. } => Asked::Handoff(HandoffReason::AgentFailed, by(None, sources)),
+        Answer::Handoff { reason, note, sources } => match HandoffReason::of_agent(&reason) {
+            HandoffReason::AgentDecided => {
+                Asked::Handoff(HandoffReason::AgentDecided, by(note.or(Some(reason)), sources))
+            }
+            HandoffReason::Unsure => match handoff::unknown(rules, history) {
+                Unknown::Human(reason) => Asked::Handoff(reason, by(note, sources)),
+                // What was decided for a handoff is left out with it.
+                Unknown::Rephrase => {
+                    Asked::Reply(rephrase(rules, history), ByAgent { actions: Vec::new(), ..by(None, sources) })
+                }
+            },
+            known => Asked::Handoff(known, by(note, sources)),
         },
     }
+}
+
+fn rephrase(rules: &config::Handoff, history: &[Utterance]) -> String {
+    let spoken = history.last().map_or_else(Default::default, |said| language(&said.text));
+    handoff::rephrase(rules, spoken).to_owned()
 }

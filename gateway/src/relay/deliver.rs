@@ -117,7 +117,9 @@ pub(super) async fn deliver(
 /// What we said to the customer in a turn, for the transcript. Messages whose id we do not know come as echoes.
 pub(super) fn said(turn: &OpenTurn) -> Vec<Line> {
     let line = |post: &Post| match post.state {
-        PostState::Posted(message_id) if message_id != 0 && !matches!(post.kind, PostKind::Note | PostKind::Action) => {
+        PostState::Posted(message_id)
+            if message_id != 0 && matches!(post.kind, PostKind::Reply | PostKind::Message) =>
+        {
             Some(Line { message_id, voice: Voice::Agent, text: post.text.clone() })
         }
         _ => None,
@@ -151,13 +153,13 @@ async fn post_once(
         }
         // That took its time, and a human may have come meanwhile. It is certain here that it is not there.
         if repeated
-            && post.kind != PostKind::Note
-            && let Err(why) = still_ours(conversation).await?
+            && !post.kind.is_private()
+            && let Err(why) = still_open_to(conversation, post.kind).await?
         {
             return Ok(Fate::Unsent(Delivered::NotOurs(why)));
         }
         repeated = true;
-        let outgoing = Outgoing { content: &post.text, private: post.kind == PostKind::Note, mark: Some(mark) };
+        let outgoing = Outgoing { content: &post.text, private: post.kind.is_private(), mark: Some(mark) };
         let shown = Choice::read(&post.text)
             .filter(|choice| post.kind == PostKind::Reply && text::shows_options(conversation.known.medium, choice));
         let sent_at = Instant::now();
@@ -195,15 +197,15 @@ async fn post_once(
     }
 }
 
-/// Whose the conversation is, by what came meanwhile and by Chatwoot's own word, if it has one for us.
-async fn still_ours(conversation: &mut Conversation) -> Result<Result<(), NotOurs>, InboxError> {
+/// Whether it may still be said, by what came meanwhile and by Chatwoot's own word, if it has one for us.
+async fn still_open_to(conversation: &mut Conversation, kind: PostKind) -> Result<Result<(), NotOurs>, InboxError> {
     let view = conversation.client.conversation(conversation.id()).await;
     conversation.catch_up().await?;
-    let told = conversation.known.ours();
+    let told = conversation.known.may_post(kind);
     if let Ok(view) = view {
         conversation.known.apply(&view);
     }
-    Ok(conversation.known.ours().and(told))
+    Ok(conversation.known.may_post(kind).and(told))
 }
 
 /// From when on it is certain that a failed post does not arrive any more; none if it did not at all.
@@ -309,7 +311,7 @@ async fn evidence(conversation: &Conversation, turn: &OpenTurn, post: &Post, mar
         }
     }
     // The last message of a conversation is never a private one.
-    if post.kind == PostKind::Note {
+    if post.kind.is_private() {
         return if unasked { Evidence::Unasked } else { Evidence::None };
     }
     match conversation.client.conversation(conversation.id()).await {

@@ -6,7 +6,7 @@
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::act::{act, add_label};
+use super::act::{act, add_label, carry_out};
 use super::ask::ByAgent;
 use super::deliver::{Delivered, deliver, said};
 use super::known::NotOurs;
@@ -16,6 +16,7 @@ use super::turn::{Gate, TurnEnd, actions, plan, read_again};
 use crate::chatwoot::client::CallClass;
 use crate::chatwoot::event::Status;
 use crate::chatwoot::text;
+use crate::config::{self, HandoffTo};
 use crate::conversation::{Action, Language, Speaker, Utterance, language};
 use crate::handoff::{self, HandoffReason, Summary};
 use crate::inbox::{InboxError, OpenTurn, Post, PostKind, PostState};
@@ -43,23 +44,64 @@ pub(super) async fn hand_over(
     reason: HandoffReason,
     by: ByAgent,
 ) -> Result<TurnEnd, InboxError> {
-    let history = conversation.history().await?;
-    let contact = &conversation.known.contact;
-    let note =
-        handoff::note(reason, &Summary { contact, history: &history, agent_note: by.note.as_deref(), sources: &[] });
-    let (texts, language) = (&conversation.channel.handoff, spoken(&history));
+    hand_over_with(conversation, turn, upto_seq, reason, Vec::new(), by).await
+}
+
+/// The same, after a last reply of the agent's.
+pub(super) async fn hand_over_with(
+    conversation: &mut Conversation,
+    turn: Uuid,
+    upto_seq: i64,
+    reason: HandoffReason,
+    reply: Vec<(PostKind, String)>,
+    by: ByAgent,
+) -> Result<TurnEnd, InboxError> {
+    let mut history = conversation.history().await?;
+    let language = spoken(&history);
+    history.extend(reply.iter().map(|(_, text)| Utterance { from: Speaker::Agent, text: text.clone() }));
+    let rules = &conversation.channel.handoff;
+    let back = rules.hours.as_ref().and_then(|hours| hours.closed_until(conversation.relay.parts.clock.now_ms()));
+    let (contact, agent_note, sources) = (&conversation.known.contact, by.note.as_deref(), &by.sources[..]);
+    let note = handoff::note(reason, &Summary { contact, history: &history, agent_note, sources, back });
     // Where the plan has no handoff none is promised, though the conversation is opened (D17).
     let message = match reason {
-        HandoffReason::Quota if !conversation.handoff => handoff::quota_notice(texts, language),
-        _ => handoff::message(texts, language),
+        HandoffReason::Quota if !conversation.handoff => handoff::quota_notice(rules, language).to_owned(),
+        _ => handoff::message(rules, language, back),
     };
     let safe = |text: &str| text::outgoing(text, text::CONTENT_CHARS_MAX);
-    let mut posts = vec![(PostKind::Note, safe(&note))];
-    posts.extend(actions(&by.actions));
-    posts.push((PostKind::Message, safe(message)));
+    let mut posts = reply;
+    posts.push((PostKind::Note, safe(&note)));
+    posts.extend(actions(&marked(rules, &by.actions)));
+    if !message.trim().is_empty() {
+        posts.push((PostKind::Message, safe(&message)));
+    }
+    let named = by.actions.iter().find_map(|action| match action {
+        Action::AssignTeam { team_id } => Some(HandoffTo { team_id: Some(*team_id), assignee_id: None }),
+        _ => None,
+    });
+    let to = named.unwrap_or_else(|| usual(rules, reason.as_str()));
+    if to != HandoffTo::default() {
+        posts.push((PostKind::Remark, safe(&handoff::unknown_target(to))));
+    }
     let planned = plan(conversation, turn, upto_seq, Some(reason), by.agent.as_deref(), posts, true).await?;
-    let unsent = planned.posts.iter().find(|post| post.kind == PostKind::Note).map(|post| post.part);
+    let unsent = planned.posts.iter().find(|post| matches!(post.state, PostState::Sending(_))).map(|post| post.part);
     go_on(conversation, planned, unsent).await
+}
+
+/// What the agent decided beside the handoff, and the labels and priority that every handoff has here.
+fn marked(rules: &config::Handoff, by_agent: &[Action]) -> Vec<Action> {
+    let mut marks = by_agent.to_vec();
+    let labels = rules.labels.iter().map(|label| Action::AddLabel { label: label.clone() });
+    marks.extend(labels.filter(|label| !by_agent.contains(label)));
+    let set = by_agent.iter().any(|action| matches!(action, Action::SetPriority { .. }));
+    marks.extend(rules.priority.filter(|_| !set).map(|priority| Action::RaisePriority { priority }));
+    marks
+}
+
+/// Who takes over, by the configuration.
+fn usual(rules: &config::Handoff, reason: &str) -> HandoffTo {
+    let vip = rules.vip.to.filter(|_| reason == HandoffReason::Vip.as_str());
+    vip.unwrap_or(rules.to)
 }
 
 /// The language of what the customer said last.
@@ -68,23 +110,43 @@ fn spoken(history: &[Utterance]) -> Language {
     last.map_or(Language::English, |said| language(&said.text))
 }
 
-/// For a customer who asked for a human where the plan has no handoff: what they read instead, and a label for the
-/// operator. The notice is the turn's reply.
-pub(super) async fn decline(conversation: &Conversation) -> Result<String, InboxError> {
-    let history = conversation.history().await?;
+/// Tells the operator that the plan has no handoff for this (ENF-6).
+pub(super) fn refuse(conversation: &Conversation, reason: HandoffReason) {
+    conversation.relay.parts.metrics.relay.handoffs_refused.with_label_values(&[reason.as_str()]).inc();
+    info!(
+        tenant_id = %conversation.key.tenant, conversation_id = conversation.id(), reason = reason.as_str(),
+        "Not handed over: the tenant's plan has no handoff. The agent goes on."
+    );
+}
+
+/// The same, with a label for who looks at the conversation.
+pub(super) async fn refuse_with_label(conversation: &Conversation, reason: HandoffReason) {
+    refuse(conversation, reason);
     if let Err(error) = add_label(conversation, DECLINED_LABEL).await {
-        warn!(%error, tenant_id = %conversation.key.tenant, "Conversation not labelled; the notice goes out without.");
+        warn!(%error, tenant_id = %conversation.key.tenant, "Conversation not labelled as one that wants a human.");
     }
+}
+
+/// For a customer who is to get a human where the plan has no handoff: what they read instead, and a label for the
+/// operator. The notice is the turn's reply.
+pub(super) async fn decline(conversation: &Conversation, reason: HandoffReason) -> Result<String, InboxError> {
+    let history = conversation.history().await?;
+    refuse_with_label(conversation, reason).await;
     Ok(handoff::notice(&conversation.channel.handoff, spoken(&history)).to_owned())
 }
 
-/// Does what is left of a handoff.
+/// Does what is left of a handoff. `unsent` is a part that is in state *sending* only because we have just written so.
 pub(super) async fn go_on(
     conversation: &mut Conversation,
     mut turn: OpenTurn,
     unsent: Option<u32>,
 ) -> Result<TurnEnd, InboxError> {
-    match read_again(conversation).await? {
+    let gate = read_again(conversation).await?;
+    if let (Gate::Later | Gate::Stopped, Some(part)) = (gate, unsent) {
+        // Or somebody would have to prove what we know now.
+        conversation.relay.parts.inbox.unsent(turn.id, part).await?;
+    }
+    match gate {
         // A human spoke meanwhile but it is still hidden: no message any more, but open it.
         Gate::Ours | Gate::NotOurs(NotOurs::HumanHidden) => {}
         // A human, another bot or nobody has it already.
@@ -92,33 +154,76 @@ pub(super) async fn go_on(
         Gate::Later => return conversation.put_off(Some(&turn)).await,
         Gate::Stopped => return Ok(TurnEnd::Stopped),
     }
-    for kind in [PostKind::Note, PostKind::Message] {
-        if kind == PostKind::Message {
-            match act(conversation, &mut turn).await? {
-                Delivered::Later => return conversation.put_off(Some(&turn)).await,
-                Delivered::Stopped => return Ok(TurnEnd::Stopped),
-                Delivered::Gone => return end(conversation, &turn).await,
-                Delivered::All | Delivered::NotOurs(_) | Delivered::Unclear | Delivered::Refused => {}
-            }
-            if !has_team(&turn) {
-                team(conversation).await;
-            }
-            if conversation.known.ours().is_err() {
-                break;
-            }
-        }
-        match deliver(conversation, &mut turn, kind, unsent).await? {
-            Delivered::Later => return conversation.put_off(Some(&turn)).await,
-            Delivered::Stopped => return Ok(TurnEnd::Stopped),
-            Delivered::Gone => return end(conversation, &turn).await,
-            Delivered::All | Delivered::NotOurs(_) | Delivered::Unclear | Delivered::Refused => {}
-        }
+    match steps(conversation, &mut turn, unsent).await? {
+        Delivered::Later => return conversation.put_off(Some(&turn)).await,
+        Delivered::Stopped => return Ok(TurnEnd::Stopped),
+        Delivered::Gone => return end(conversation, &turn).await,
+        Delivered::All | Delivered::NotOurs(_) | Delivered::Unclear | Delivered::Refused => {}
     }
     match open(conversation).await {
         Opened::Done | Opened::Gone => end(conversation, &turn).await,
         Opened::Later => conversation.put_off(Some(&turn)).await,
         Opened::Stopped => Ok(TurnEnd::Stopped),
     }
+}
+
+/// Everything before opening. The team comes before it because opening assigns within the team; a human comes after
+/// the message, because with later versions of Chatwoot assigning one opens. Each step may be done again after a crash:
+/// what is said is known by its mark, and what is set is set to the same.
+async fn steps(
+    conversation: &mut Conversation,
+    turn: &mut OpenTurn,
+    unsent: Option<u32>,
+) -> Result<Delivered, InboxError> {
+    for kind in [PostKind::Reply, PostKind::Note] {
+        if conversation.known.may_post(kind).is_ok() {
+            let delivered = deliver(conversation, turn, kind, unsent).await?;
+            if ends(delivered) {
+                return Ok(delivered);
+            }
+        }
+    }
+    let acted = act(conversation, turn).await?;
+    if ends(acted) {
+        return Ok(acted);
+    }
+    let to = match named_team(turn) {
+        Some(PostState::Posted(_)) => HandoffTo::default(),
+        _ => usual(&conversation.channel.handoff, turn.handoff.as_deref().unwrap_or_default()),
+    };
+    let mut known = !matches!(named_team(turn), Some(PostState::Skipped));
+    if let Some(team_id) = to.team_id {
+        match carry_out(conversation, &Action::AssignTeam { team_id }).await {
+            Ok(assigned) => known &= assigned,
+            Err(not_now) => return Ok(not_now),
+        }
+    }
+    if conversation.known.may_post(PostKind::Message).is_ok() {
+        let delivered = deliver(conversation, turn, PostKind::Message, unsent).await?;
+        if ends(delivered) {
+            return Ok(delivered);
+        }
+    }
+    if let Some(human_id) = to.assignee_id {
+        match carry_out(conversation, &Action::AssignHuman { human_id }).await {
+            Ok(assigned) => known &= assigned,
+            Err(not_now) => return Ok(not_now),
+        }
+    }
+    if !known {
+        return deliver(conversation, turn, PostKind::Remark, unsent).await;
+    }
+    // There is nothing to remark.
+    for remark in turn.posts.iter_mut().filter(|post| post.kind == PostKind::Remark) {
+        conversation.relay.parts.inbox.skipped(turn.id, remark.part).await?;
+        remark.state = PostState::Skipped;
+    }
+    Ok(Delivered::All)
+}
+
+/// Whether nothing more can be done of a turn now.
+fn ends(delivered: Delivered) -> bool {
+    matches!(delivered, Delivered::Later | Delivered::Stopped | Delivered::Gone)
 }
 
 async fn end(conversation: &mut Conversation, turn: &OpenTurn) -> Result<TurnEnd, InboxError> {
@@ -128,32 +233,17 @@ async fn end(conversation: &mut Conversation, turn: &OpenTurn) -> Result<TurnEnd
     conversation.finish("handed_off", turn.upto_seq, Some(turn.id), said(turn)).await
 }
 
-/// The agent's own choice of a team was taken.
-fn has_team(turn: &OpenTurn) -> bool {
-    let assigned = |post: &Post| {
-        matches!(post.state, PostState::Posted(_))
-            && matches!(serde_json::from_str(&post.text), Ok(Action::AssignTeam { .. }))
+/// What became of the agent's own choice of a team, if it made one.
+fn named_team(turn: &OpenTurn) -> Option<PostState> {
+    let names = |post: &&Post| {
+        post.kind == PostKind::Action && matches!(serde_json::from_str(&post.text), Ok(Action::AssignTeam { .. }))
     };
-    turn.posts.iter().filter(|post| post.kind == PostKind::Action).any(assigned)
-}
-
-/// Before opening, since opening assigns within the team. Without it the conversation still reaches a human.
-async fn team(conversation: &Conversation) {
-    let Some(team_id) = conversation.channel.handoff.team_id else { return };
-    match conversation.client.assign_team(conversation.id(), team_id).await {
-        Ok(true) => {}
-        Ok(false) => warn!(tenant_id = %conversation.key.tenant, team_id, "No such team; handed over without one."),
-        Err(error) => warn!(%error, tenant_id = %conversation.key.tenant, team_id, "Team not assigned."),
-    }
+    turn.posts.iter().find(names).map(|post| post.state)
 }
 
 /// Opens the conversation and sees that it is.
 pub(super) async fn open(conversation: &mut Conversation) -> Opened {
-    let opened = set_status(conversation, Status::Open).await;
-    if matches!(opened, Opened::Done) {
-        conversation.known.state.human_message_id = None;
-    }
-    opened
+    set_status(conversation, Status::Open).await
 }
 
 /// Sets the status and sees that it is set. Saying it again is harmless: the status is always named.

@@ -2,17 +2,25 @@
 //!
 //! Deliveries come in any order, late and repeatedly. Messages are ordered by their ids; who has the conversation is
 //! taken from whatever payload shows the newest state, since Chatwoot does not always send the events made for it
-//! (contract 3.5). A human who spoke while the conversation was pending keeps it until some payload shows that it has
-//! left *pending*: after that its status alone says whose it is.
+//! (contract 3.5). A human who spoke in a pending conversation, or was assigned there, has taken it over, and keeps it
+//! until it comes back: until it is seen to have left *pending* and to be pending again, because a human set it so or
+//! the customer wrote in a resolved one. Whoever was assigned before is then what Chatwoot left standing, and no owner.
+//! That it is back is believed of an event made for it, of a customer's newest message and of Chatwoot's own answer;
+//! any other payload that still shows *pending* may be an old picture that comes late.
 //!
 //! Pure: it asks nobody and stores nothing.
 
+mod owner;
+mod words;
+
 use super::idle::{self, CLOSED_BY_US};
 use crate::chatwoot::event::{
-    self, Assignee, AttachmentKind, ConversationView, Event, EventKind, Message, Parsed, Sender, Status, TurnMark,
+    self, Assignee, ConversationView, Event, EventKind, Message, Parsed, Sender, Status, TurnMark,
 };
-use crate::conversation::{Contact, Medium};
-use crate::inbox::{ConversationState, Line, Stored, Voice};
+use crate::conversation::{Contact, Medium, Priority};
+use crate::inbox::{ConversationState, Line, PostKind, Stored, Voice};
+use owner::Shown;
+use words::{Readable, readable, text_of};
 
 /// Something the customer said that has no outcome yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +91,10 @@ pub(super) struct Known {
     pub(super) medium: Medium,
     /// Chatwoot's inbox it came in by.
     pub(super) chatwoot_inbox_id: Option<u64>,
+    pub(super) labels: Vec<String>,
+    pub(super) priority: Option<Priority>,
+    /// The delivery that showed that the conversation is back, and when it reached us: Unix ms.
+    returned: Option<(i64, i64)>,
     /// A human wrote to the customer, in these deliveries.
     pub(super) human_spoke: bool,
     /// The users of Chatwoot who did, each once.
@@ -116,6 +128,9 @@ impl Known {
             contact: Contact::default(),
             medium: Medium::default(),
             chatwoot_inbox_id: None,
+            labels: Vec::new(),
+            priority: None,
+            returned: None,
             human_spoke: false,
             humans: Vec::new(),
             undelivered: false,
@@ -145,11 +160,20 @@ impl Known {
 
     fn event(&mut self, stored: &Stored, event: &Event) {
         let message_id = event.message.as_ref().map_or(0, |message| message.id);
+        let telling = match (event.kind, &event.message) {
+            (EventKind::ConversationStatusChanged, _) => true,
+            (EventKind::MessageCreated, Some(message)) => {
+                message.from == Sender::Customer && message.id >= self.state.seen_message_id
+            }
+            _ => false,
+        };
         if let Some(message) = &event.message {
             self.state.seen_message_id = self.state.seen_message_id.max(message.id);
             self.message(stored, event.kind, message, event.conversation.status);
         }
-        self.snapshot(&event.conversation, message_id);
+        if self.snapshot(&event.conversation, message_id, telling) {
+            self.returned = Some((stored.seq, stored.received_at_ms));
+        }
     }
 
     fn message(&mut self, stored: &Stored, kind: EventKind, message: &Message, status: Option<Status>) {
@@ -241,28 +265,34 @@ impl Known {
         }
     }
 
-    /// Applies what a payload shows of the conversation, unless a newer one was applied already.
-    fn snapshot(&mut self, view: &ConversationView, message_id: u64) {
+    /// Applies what a payload shows of the conversation, unless a newer one was applied already. Whether that brought
+    /// it back; `telling`: it can be believed in that.
+    fn snapshot(&mut self, view: &ConversationView, message_id: u64, telling: bool) -> bool {
         let age = message_id.max(view.last_message.as_ref().map_or(0, |last| last.id));
         self.contact = view.contact.clone();
         self.medium = view.medium;
         self.chatwoot_inbox_id = view.chatwoot_inbox_id.or(self.chatwoot_inbox_id);
         if age < self.snapshot_message_id {
-            return;
+            return false;
         }
         self.snapshot_message_id = age;
         // What was pending when a delivery was made may have been resolved by us since; Chatwoot's own word tells.
         let closed = self.state.owner.as_deref() == Some(CLOSED_BY_US)
             && view.status == Some(Status::Pending)
             && view.assignee == Assignee::None;
-        self.apply(view);
+        let returns = self.take(view, telling);
         if closed {
             self.state.owner = Some(CLOSED_BY_US.to_owned());
         }
+        returns
     }
 
     /// Applies what Chatwoot itself answered just now.
     pub(super) fn apply(&mut self, view: &ConversationView) {
+        self.take(view, true);
+    }
+
+    fn take(&mut self, view: &ConversationView, telling: bool) -> bool {
         if let Some(last) = &view.last_message {
             self.state.seen_message_id = self.state.seen_message_id.max(last.id);
             self.last_word = Some(last.from);
@@ -270,24 +300,64 @@ impl Known {
         if view.medium != Medium::Other {
             self.medium = view.medium;
         }
+        self.labels.clone_from(&view.labels);
+        self.priority = view.priority;
+        let before = self.state.status.as_deref().and_then(Status::named);
+        let pending = view.status.or(before) == Some(Status::Pending);
+        let returns = pending && before.is_some_and(|before| before != Status::Pending);
+        if returns && !telling {
+            return false;
+        }
         if let Some(status) = view.status {
             self.state.status = Some(status.as_str().to_owned());
-            if status != Status::Pending {
-                self.state.human_message_id = None;
-            }
+        }
+        if returns {
+            self.state.human_message_id = None;
         }
         // What follows from our resolving it tells nothing new.
         if self.state.owner.as_deref() == Some(CLOSED_BY_US) && view.status == Some(Status::Resolved) {
-            return;
+            return returns;
         }
-        let owner = match view.assignee {
-            Assignee::None => "none",
-            Assignee::Bot(id) if id == self.bot_id => "us",
-            Assignee::Human(_) => "human",
-            Assignee::Bot(_) | Assignee::Other => "other",
-            Assignee::Unknown => return,
+        let shown = Shown {
+            assignee: view.assignee,
+            pending,
+            returns,
+            // In a resolved one it was the customer who wrote.
+            by_human: returns && before != Some(Status::Resolved),
         };
-        self.state.owner = Some(owner.to_owned());
+        if let Some(owner) = owner::after(self.state.owner.as_deref(), shown, self.bot_id) {
+            self.state.owner = Some(owner);
+        }
+        returns
+    }
+
+    /// A human gave it back, rather than that it was resolved or never theirs.
+    pub(super) fn is_given_back(&self) -> bool {
+        owner::is_given_back(self.state.owner.as_deref())
+    }
+
+    /// Whether a post of this kind has its reader. What announces a human is said though one is assigned already: we
+    /// may have done that ourselves. Not once a human has spoken.
+    pub(super) fn may_post(&self, kind: PostKind) -> Result<(), NotOurs> {
+        match (kind, self.ours()) {
+            (PostKind::Note | PostKind::Remark | PostKind::Action, _) => Ok(()),
+            (PostKind::Message, Err(NotOurs::HumanHidden)) if self.state.human_message_id.is_none() => Ok(()),
+            (PostKind::Reply | PostKind::Message, ours) => ours,
+        }
+    }
+
+    /// The conversation came back in these deliveries: what the customer said last is asked again.
+    pub(super) fn came_back(&self) -> bool {
+        self.returned.is_some()
+    }
+
+    /// Asks again what stands last in the transcript, so that the delivery that brought it back has its outcome.
+    pub(super) fn ask_again(&mut self) {
+        let Some((seq, received_at_ms)) = self.returned else { return };
+        let message_id = self.state.seen_message_id;
+        let text = String::new();
+        let ask = Ask { seq, told_seq: seq, message_id, received_at_ms, text, unreadable: false, wordless: false };
+        self.asks.push(ask);
     }
 
     /// Whether the conversation is ours to answer, as far as we know. A status nobody told us is not in the way:
@@ -357,40 +427,4 @@ impl Known {
     pub(super) fn lines(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter()
     }
-}
-
-/// Whether a message holds words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Readable {
-    Yes,
-    /// A voice note, whose words come in an update if Chatwoot writes them down (contract 2.8).
-    Later,
-    No,
-}
-
-fn readable(message: &Message) -> Readable {
-    let said = message.content.as_ref().is_some_and(|content| !content.trim().is_empty());
-    if said || message.attachments.iter().any(|attachment| attachment.transcript.is_some()) {
-        return Readable::Yes;
-    }
-    let voice = message.attachments.iter().any(|attachment| attachment.kind == AttachmentKind::Audio);
-    if voice { Readable::Later } else { Readable::No }
-}
-
-fn text_of(message: &Message) -> String {
-    let mut text = message.content.clone().unwrap_or_default();
-    for attachment in &message.attachments {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        match &attachment.transcript {
-            Some(words) if !words.is_empty() => text.push_str(words),
-            _ => {
-                text.push('[');
-                text.push_str(attachment.kind.as_str());
-                text.push(']');
-            }
-        }
-    }
-    text
 }

@@ -25,6 +25,7 @@ mod ask;
 mod breaker;
 mod deliver;
 mod handover;
+mod typing;
 
 mod idle;
 

@@ -57,6 +57,13 @@ fn updated(last_message_id: u64, more: Value) -> Value {
     event
 }
 
+/// A change of the status, told by its own event.
+fn changed(last_message_id: u64, status: &str, more: Value) -> Value {
+    let mut event = updated(last_message_id, more);
+    lay(&mut event, json!({ "event": "conversation_status_changed", "status": status }));
+    event
+}
+
 fn assigned(kind: &str, id: u64) -> Value {
     json!({ "meta": { "assignee": { "id": id, "name": "x" }, "assignee_type": kind } })
 }
@@ -112,10 +119,45 @@ fn whose_a_conversation_is() {
             Ok(()),
         ),
         ("ourselves", vec![message(2, "outgoing", json!({ "sender": { "id": BOT, "type": "agent_bot" } }))], Ok(())),
+        ("given back", vec![asks(1), human(2), updated(2, open.clone()), changed(2, "pending", json!({}))], Ok(())),
         (
-            "given back",
-            vec![asks(1), human(2), updated(2, open.clone()), updated(2, json!({ "status": "pending" }))],
+            "an old picture after it was opened",
+            vec![asks(1), human(2), updated(2, open.clone()), updated(2, json!({}))],
+            Err(NotOurs::Status),
+        ),
+        (
+            "given back, and still assigned",
+            vec![
+                asks(1),
+                changed(1, "open", assigned("User", 2)),
+                changed(1, "pending", assigned("User", 2)),
+                updated(1, assigned("User", 2)),
+            ],
             Ok(()),
+        ),
+        (
+            "resolved, and still assigned when the customer writes",
+            vec![
+                asks(1),
+                changed(1, "resolved", assigned("User", 2)),
+                message(3, "incoming", json!({ "conversation": assigned("User", 2) })),
+            ],
+            Ok(()),
+        ),
+        (
+            "given back, and another human assigned",
+            vec![
+                asks(1),
+                changed(1, "open", assigned("User", 2)),
+                changed(1, "pending", assigned("User", 2)),
+                updated(1, assigned("User", 3)),
+            ],
+            Err(NotOurs::HumanHidden),
+        ),
+        (
+            "given back, and a human writes again",
+            vec![asks(1), changed(1, "open", json!({})), changed(1, "pending", json!({})), human(2)],
+            Err(NotOurs::HumanHidden),
         ),
         ("an old picture", vec![asks(4), updated(2, open.clone())], Ok(())),
         ("the new picture before the old", vec![updated(4, open), asks(2)], Err(NotOurs::Status)),

@@ -18,14 +18,14 @@ use super::act::{TakenBack, act, take_back};
 use super::ask::{Asked, ByAgent, ask};
 use super::breaker::{Circle, circle};
 use super::deliver::{Delivered, deliver, said};
-use super::handover::{self, Opened, hand_over};
+use super::handover::{self, Opened, hand_over, hand_over_with};
 use super::idle::{self, Reopened};
 use super::known::{NOT_OURS, NotOurs, SIGNAL, SUPERSEDED};
 use super::lane::{Conversation, Waited};
 use super::retry::Tries;
 use crate::chatwoot::client::CallClass;
 use crate::chatwoot::text;
-use crate::conversation::Action;
+use crate::conversation::{Action, Speaker};
 use crate::handoff::HandoffReason;
 use crate::inbox::{InboxError, OpenTurn, Plan, PostKind, PostState};
 
@@ -67,10 +67,11 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
         return Box::pin(resume(conversation, turn)).await;
     }
     if conversation.known.asks().is_empty() {
-        return match conversation.known.idle {
-            Some(message_id) => Box::pin(idle::settle(conversation, message_id)).await,
-            None => Box::pin(signals(conversation)).await,
-        };
+        match conversation.known.idle {
+            Some(message_id) => return Box::pin(idle::settle(conversation, message_id)).await,
+            None if Box::pin(left_unanswered(conversation)).await? => conversation.known.ask_again(),
+            None => return Box::pin(signals(conversation)).await,
+        }
     }
     let mut superseded = 0;
     loop {
@@ -116,8 +117,12 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
     };
     let (reply, by) = match asked {
         Asked::Reply(reply, by) => (reply, by),
-        Asked::Handoff(HandoffReason::AskedFor | HandoffReason::AgentDecided, _) if declines(conversation) => {
-            (Box::pin(handover::decline(conversation)).await?, ByAgent::default())
+        Asked::LastReply(reply, by) => {
+            let (reply, reason) = (replies(conversation, &reply), HandoffReason::Vip);
+            return Box::pin(hand_over_with(conversation, turn, upto_seq, reason, reply, by)).await.map(Some);
+        }
+        Asked::Handoff(reason, _) if reason.is_feature() && declines(conversation) => {
+            (Box::pin(handover::decline(conversation, reason)).await?, ByAgent::default())
         }
         Asked::Superseded => return Ok(None),
         Asked::NotOurs(why) => return Box::pin(leave_or_take_back(conversation, why)).await,
@@ -246,6 +251,15 @@ async fn resume(conversation: &mut Conversation, turn: OpenTurn) -> Result<TurnE
     }
 }
 
+/// A human gave the conversation back, and the customer had the last word.
+async fn left_unanswered(conversation: &Conversation) -> Result<bool, InboxError> {
+    if !conversation.known.came_back() || conversation.known.ours().is_err() {
+        return Ok(false);
+    }
+    let last = conversation.history().await?.pop();
+    Ok(last.is_some_and(|said| said.from == Speaker::Customer))
+}
+
 /// Deliveries that ask nothing. A human who spoke in a pending conversation has it shown to them; a message of ours
 /// that the channel did not deliver is a human's to deliver.
 async fn signals(conversation: &mut Conversation) -> Result<TurnEnd, InboxError> {
@@ -323,8 +337,8 @@ pub(super) async fn plan(
     posts: Vec<(PostKind, String)>,
     send_now: bool,
 ) -> Result<OpenTurn, InboxError> {
-    // The agent's first reply of the month counts the conversation; a handoff or a notice does not.
-    let replies = reason.is_none() && agent.is_some() && posts.iter().any(|(kind, _)| *kind == PostKind::Reply);
+    // The agent's first reply of the month counts the conversation; a notice does not.
+    let replies = agent.is_some() && posts.iter().any(|(kind, _)| *kind == PostKind::Reply);
     let place = if replies { conversation.place.take() } else { None };
     let inbox = &conversation.relay.parts.inbox;
     let plan = Plan {

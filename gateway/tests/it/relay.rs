@@ -20,8 +20,8 @@ use relais_gateway::llm::upstream::Upstreams;
 use relais_gateway::metrics::Metrics;
 use relais_gateway::relay::{Payer, RelayHandle, RelayParts, Served};
 use relais_loadtest::fakes::chatwoot::{
-    Act, Author, CallEffect, CallFault, ConversationKey as Key, Delivery as Webhook, DeliveryEffect, DeliveryFault,
-    Endpoint, FakeChatwoot, Faults, MessageType, Outcome, Settings, Status,
+    Act, Assignee, Author, CallEffect, CallFault, ConversationKey as Key, Delivery as Webhook, DeliveryEffect,
+    DeliveryFault, Endpoint, FakeChatwoot, Faults, MessageType, Outcome, Settings, Status,
 };
 use relais_loadtest::fakes::llm::{Behaviour, FakeLlm, Fault, FaultKind, Settings as LlmSettings, When};
 use relais_loadtest::http::{Hangup, Server, reply};
@@ -29,7 +29,9 @@ use tempfile::TempDir;
 
 use crate::support::{DEADLINE, config};
 
+mod handoffs;
 mod loops;
+mod returns;
 mod voice;
 
 /// What the model says, unless told otherwise.

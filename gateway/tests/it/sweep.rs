@@ -338,7 +338,7 @@ async fn a_human_can_have_the_quiet_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_customer_left_without_an_answer_gets_a_human() {
+async fn a_customer_whom_a_human_left_without_an_answer_gets_the_agent_s_and_waits_for_no_sweep() {
     let world = World::start("[sweep]\nidle_every_ms = 1000", IDLE, Settings::default()).await;
     let key = world.asks("Where is my parcel?");
     world.until_replied(key, 1).await;
@@ -347,14 +347,11 @@ async fn a_customer_left_without_an_answer_gets_a_human() {
     world.settled().await;
     world.says(key, "Are you there?");
     world.settled().await;
-    world.chatwoot.act(key, Act::AssignHuman { human_id: None }).unwrap();
     world.chatwoot.set_pending(key).unwrap();
-    quiet(&world).await;
-    world.until("open", |world| world.chatwoot.status(key) == Some(Status::Open)).await;
+    world.until_replied(key, 2).await;
     world.settled().await;
-    assert_eq!(world.metric("relais_handoffs_total{reason=\"unanswered\"}").await, 1.0);
-    let notes = world.chatwoot.conversation(key).unwrap().messages.into_iter().filter(|message| message.private);
-    assert_eq!(notes.count(), 1);
+    assert_eq!(world.chatwoot.status(key), Some(Status::Pending));
+    assert_eq!(world.metric("relais_handoffs_total{reason=\"unanswered\"}").await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -387,6 +384,8 @@ async fn quiet_conversations_that_only_chatwoot_knows_are_found_with_a_user_toke
     world.until_later(Duration::from_secs(2), "open", open).await;
     world.settled().await;
     assert_eq!(world.metric("relais_handoffs_total{reason=\"unanswered\"}").await, 1.0);
+    let notes = world.chatwoot.conversation(key).unwrap().messages.into_iter().filter(|message| message.private);
+    assert_eq!(notes.count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

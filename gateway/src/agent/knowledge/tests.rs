@@ -71,7 +71,7 @@ fn one_language_alone_serves_too() {
 #[test]
 fn unsure_is_said_with_the_nearest_section_for_the_human() {
     let answer = ask(&both(), &[(Speaker::Customer, "Do you ship parcels to the moon by rocket?")]);
-    let Answer::Handoff { reason, note } = answer else { panic!("{answer:?}") };
+    let Answer::Handoff { reason, note, .. } = answer else { panic!("{answer:?}") };
     assert_eq!(reason, "unsure");
     assert!(note.unwrap().contains("Delivery"), "the nearest is named");
 }
@@ -133,7 +133,7 @@ fn several_that_fit_are_asked_back_and_the_answer_picks_one() {
     }
     // Still unclear, or none of them: a human.
     for answer in ["delivery", "none of these", "delivery please", "purple"] {
-        let Answer::Handoff { reason, note } = then(answer) else { panic!("{answer}: not handed over") };
+        let Answer::Handoff { reason, note, .. } = then(answer) else { panic!("{answer}: not handed over") };
         assert_eq!(reason, "unsure");
         assert!(note.is_none_or(|note| note.contains("Delivery")), "{answer}");
     }

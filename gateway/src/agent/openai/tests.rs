@@ -141,13 +141,17 @@ async fn the_handoff_tool_is_a_handoff_and_other_tools_are_not_obeyed() {
         fake.set(|behaviour| behaviour.tool_call = Some(ToolCall { name, arguments }));
     };
     call("handoff_to_human", r#"{"reason":"wants a refund","summary":"Order A-1 is late."}"#);
-    let expected = Answer::Handoff { reason: "wants a refund".to_owned(), note: Some("Order A-1 is late.".to_owned()) };
+    let expected = Answer::Handoff {
+        reason: "wants a refund".to_owned(),
+        note: Some("Order A-1 is late.".to_owned()),
+        sources: Vec::new(),
+    };
     assert_eq!(ask(&model, WAIT).await.unwrap().answer, expected);
     let body: Value = serde_json::from_slice(fake.calls()[0].body.as_bytes()).unwrap();
     assert_eq!((&body["max_completion_tokens"], &body["max_tokens"]), (&json!(321), &Value::Null));
 
     call("handoff_to_human", "{not json");
-    let expected = Answer::Handoff { reason: "no reason given".to_owned(), note: None };
+    let expected = Answer::Handoff { reason: "no reason given".to_owned(), note: None, sources: Vec::new() };
     assert_eq!(ask(&model, WAIT).await.unwrap().answer, expected);
 
     fake.forget();
@@ -261,7 +265,7 @@ fn odd_answers_are_read_or_refused() {
     }
     let arguments = json!({"tool_calls": [{"function": {"name": "handoff_to_human", "arguments": {"reason": "r"}}}]});
     let handoff = concluded(&choice(arguments, "tool_calls")).unwrap();
-    assert_eq!(handoff, Answer::Handoff { reason: "r".to_owned(), note: None });
+    assert_eq!(handoff, Answer::Handoff { reason: "r".to_owned(), note: None, sources: Vec::new() });
 }
 
 #[tokio::test]
@@ -389,9 +393,9 @@ proptest! {
         let arguments = json!({"reason": said, "summary": said});
         let call = json!({"tool_calls": [{"function": {"name": "handoff_to_human", "arguments": arguments}}]});
         let answer = json!({"choices": [{"message": call}]});
-        let Answer::Handoff { reason, note } = concluded(&answer).unwrap() else { panic!("no handoff") };
+        let Answer::Handoff { reason, note, .. } = concluded(&answer).unwrap() else { panic!("no handoff") };
         let (contact, note) = (Contact { name: Some(said), ..Contact::default() }, note.or(Some(reason)));
-        let summary = Summary { contact: &contact, history: &[], agent_note: note.as_deref(), sources: &[] };
+        let summary = Summary { contact: &contact, history: &[], agent_note: note.as_deref(), sources: &[], back: None };
         let note = handoff::note(HandoffReason::AgentDecided, &summary);
         assert_harmless(&text::outgoing(&note, text::CONTENT_CHARS_MAX));
     }

@@ -132,7 +132,7 @@ fn of_two_decisions_the_later_holds_and_a_handoff_ends_nothing() {
     let low = Action::SetPriority { priority: Priority::Low };
     assert_eq!(actions, [low, attribute("order", json!("2")), Action::Resolve]);
     let (done, actions) = made(&model(), &calls);
-    assert_eq!(done, Done::Handoff(Answer::Handoff { reason: "r".to_owned(), note: None }));
+    assert_eq!(done, Done::Handoff(Answer::Handoff { reason: "r".to_owned(), note: None, sources: Vec::new() }));
     let urgent = Action::SetPriority { priority: Priority::Urgent };
     assert_eq!(actions, [attribute("order", json!("2")), Action::AssignTeam { team_id: 7 }, urgent]);
 }
@@ -145,5 +145,8 @@ fn a_team_is_chosen_by_its_name_alone_and_wrong_arguments_keep_no_customer() {
     }
     let none = Model { tool_calls_max: 1, ..model() };
     let (done, _) = made(&none, &[("resolve", None), ("handoff_to_human", None)]);
-    assert_eq!(done, Done::Handoff(Answer::Handoff { reason: "no reason given".to_owned(), note: None }));
+    assert_eq!(
+        done,
+        Done::Handoff(Answer::Handoff { reason: "no reason given".to_owned(), note: None, sources: Vec::new() })
+    );
 }

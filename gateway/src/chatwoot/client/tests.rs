@@ -121,14 +121,7 @@ fn channel(address: SocketAddr, user_token: bool) -> Arc<config::Channel> {
             fallback: Vec::new(),
         }),
         choices: Vec::new(),
-        handoff: Handoff {
-            team_id: None,
-            teams: Default::default(),
-            unreadable: Default::default(),
-            message: String::new(),
-            notice: String::new(),
-            quota_notice: String::new(),
-        },
+        handoff: Handoff::default(),
         idle: config::Idle::default(),
     })
 }

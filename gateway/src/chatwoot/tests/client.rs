@@ -92,14 +92,7 @@ fn channel(url: &str) -> Channel {
             fallback: Vec::new(),
         }),
         choices: Vec::new(),
-        handoff: Handoff {
-            team_id: None,
-            teams: Default::default(),
-            unreadable: Default::default(),
-            message: String::new(),
-            notice: String::new(),
-            quota_notice: String::new(),
-        },
+        handoff: Handoff::default(),
         idle: crate::config::Idle::default(),
     }
 }

@@ -91,6 +91,10 @@ pub enum Act {
     AssignBot { bot_id: u64 },
     /// A team is assigned.
     AssignTeam { team_id: Option<u64> },
+    /// A human sets the labels.
+    SetLabels { labels: Vec<String> },
+    /// A human sets the priority, or clears it.
+    SetPriority { priority: Option<String> },
     /// The channel reports a message as delivered.
     MarkDelivered { message_id: u64 },
     /// The channel could not deliver a message.
@@ -195,6 +199,8 @@ impl State {
             Act::AssignHuman { human_id } => drop(self.assign_human(key, human_id, human)),
             Act::AssignBot { bot_id } => drop(self.assign_bot(key, bot_id, human).ok_or(Refused::NotFound)?),
             Act::AssignTeam { team_id } => drop(self.assign_team(key, team_id)),
+            Act::SetLabels { labels } => self.set_labels(key, labels),
+            Act::SetPriority { priority } => self.set_priority(key, priority),
             Act::CustomerAnswers { message_id, submitted_values } => {
                 self.update_message(key, message_id, |message| {
                     message.content_attributes.insert("submitted_values".to_owned(), submitted_values);
