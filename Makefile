@@ -5,27 +5,30 @@ CARGO ?= cargo
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-BINARIES = $(CARGO) build --locked --bin relais --bin relais-load
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-llm test test-real check bench bench-instructions bench-intake bench-turns
+.PHONY: help binaries run run-llm test test-real check bench bench-instructions bench-intake bench-turns
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
 
-run: ## the main job, on embedded defaults: a conversation is answered before your eyes
-	$(BINARIES)
+# The smallest test comes with the programs: without a test in it cargo builds every dependency a second time, with
+# fewer features than `make test` has them.
+binaries:
+	$(CARGO) build --locked --bin relais --bin relais-load --bin relais-billing --test tidy
+
+run: binaries ## the main job, on embedded defaults: a conversation is answered before your eyes, then a page to try it
 	$(TARGET_DIR)/debug/relais-load demo
 
 run-llm: ## the same before a real, small language model on this machine
 	RELAIS_SKIPS=fatal loadtest/real/setup.sh python
-	$(BINARIES)
+	$(MAKE) --no-print-directory binaries
 	python3 loadtest/real/demo_llm.py
 
 test: ## all tests, against our own fakes
 	$(CARGO) test --workspace --locked
 
-test-real: ## official clients, a real model, promtool, Prometheus, kill -9; says what it must skip
+test-real: ## official clients, a real model, a browser, promtool, Prometheus, kill -9; says what it must skip
 	loadtest/real/run.sh
 
 check: ## format, lints, documentation
@@ -50,4 +53,5 @@ bench-intake: ## deliveries made durable: latency at 5,000 a second beside the d
 bench-turns: ## a turn's CPU, and the memory of 10,000 conversations at once
 	$(RELEASE)
 	RELAIS_BIN_DIR=$(TARGET_DIR)/release python3 benches/conversations.py turns
+	RELAIS_BIN_DIR=$(TARGET_DIR)/release python3 benches/conversations.py flight --http2
 	RELAIS_BIN_DIR=$(TARGET_DIR)/release python3 benches/conversations.py flight

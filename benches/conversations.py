@@ -2,7 +2,7 @@
 
     conversations.py intake [--rate 5000] [--seconds 20] [--open]
     conversations.py turns [--turns 2000]
-    conversations.py flight [--conversations 10000]
+    conversations.py flight [--conversations 10000] [--http2]
 
 The release build of the gateway as a process, with its inbox on the disk this repository is on, `relais-load` and
 the fakes beside it on the same machine. RELAIS_BIN_DIR names another folder of programs. Each prints its figures, the
@@ -218,7 +218,7 @@ def flight(args) -> bool:
     count = args.conversations
     relay = f"lanes_max = {2 * count}\nturns_max = {count}\nturns_per_tenant_max = {count}\nagent_wait_ms = 600000"
     with children() as start:
-        upstream = f"connections_max = {count}"
+        upstream = f"connections_max = {count}\nhttp2 = {str(args.http2).lower()}"
         world = World(start, "flight", relay=relay, model=("--hang",), upstream=upstream)
         fresh = world.memory_mib()
         world.load("--rate", 500, "--for", "600s", "--requests", count, "--conversations", count, "--connection-each")
@@ -229,7 +229,8 @@ def flight(args) -> bool:
         time.sleep(3)
         memory, peak = world.memory_mib(), world.memory_mib("VmHWM")
     each = (memory - fresh) * 1024 / count
-    print(f"{count} conversations waiting for the model, each on a connection of its own:")
+    how = "on HTTP/2, a hundred to a connection" if args.http2 else "each on a connection of its own"
+    print(f"{count} conversations waiting for the model, {how}:")
     print(f"  resident {memory:.0f} MiB (peak {peak:.0f}), {fresh:.0f} MiB before; {each:.1f} KiB a conversation")
     # The goal is in MB.
     good = memory * MIB < 200e6
@@ -251,6 +252,7 @@ def main() -> int:
     command.set_defaults(run=turns)
     command = commands.add_parser("flight", help=flight.__doc__)
     command.add_argument("--conversations", type=int, default=10_000)
+    command.add_argument("--http2", action="store_true", help="the model speaks HTTP/2")
     command.set_defaults(run=flight)
     args = parser.parse_args()
     end_on_signals()

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Some(Command::Key { command }) => cli::key(command),
         Some(Command::Inbox { command }) => cli::inbox(&arguments.config, command),
         Some(Command::Usage(wanted)) => cli::usage(&arguments.config, wanted),
+        Some(Command::Chatwoot { command }) => cli::chatwoot::run(&arguments.config, command),
         Some(Command::Agent { command }) => cli::agent_eval::run(&arguments.config, command),
         Some(Command::Config { command }) => cli::config(command),
     };

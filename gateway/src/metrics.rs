@@ -284,6 +284,16 @@ impl Metrics {
         let denials = counter_vec(r, "relais_denials_total", "Requests refused, by reason.", &["reason"])?;
         let tokens = counter_vec(r, "relais_tokens_total", "Model tokens of /v1 calls, by direction.", &["direction"])?;
         let deliveries = counter_vec(r, "relais_inbox_deliveries_total", "Verified webhook deliveries.", &["result"])?;
+        // From the first scrape on: an alert cannot see the first of a series that was not there.
+        let loops = counter_vec(
+            r,
+            "relais_loops_total",
+            "Conversations that went round in a circle and were stopped, by what showed it.",
+            &["sign"],
+        )?;
+        for sign in ["turns", "status"] {
+            loops.with_label_values(&[sign]);
+        }
         let reloads = counter_vec(r, "relais_config_reloads_total", "Reloads of the configuration.", &["result"])?;
         Ok(Self {
             requests: counter_vec(r, "relais_requests_total", "Requests by route and outcome.", &["route", "outcome"])?,
@@ -453,12 +463,7 @@ impl Metrics {
                     &WAIT_BUCKETS,
                 )?,
                 handoffs: counter_vec(r, "relais_handoffs_total", "Handoffs to a human, by reason.", &["reason"])?,
-                loops: counter_vec(
-                    r,
-                    "relais_loops_total",
-                    "Conversations that went round in a circle and were stopped, by what showed it.",
-                    &["sign"],
-                )?,
+                loops,
                 chatwoot_requests: counter_vec(
                     r,
                     "relais_chatwoot_requests_total",

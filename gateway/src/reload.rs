@@ -151,10 +151,8 @@ impl Seen {
     fn of(path: &Path, config: &Config) -> Self {
         let mut paths: BTreeSet<PathBuf> = config.files.iter().cloned().collect();
         paths.insert(path.to_owned());
-        // Folders of included files only: beside the main file anything may change.
-        let folders: Vec<PathBuf> =
-            config.files.iter().skip(1).filter_map(|file| file.parent().map(Path::to_owned)).collect();
-        paths.extend(folders);
+        // Folders that files are taken from by a pattern, empty ones too: beside the main file anything may change.
+        paths.extend(config.folders.iter().map(|folder| folder.dir.clone()));
         let look = |path: PathBuf| {
             let seen = path.metadata().ok().and_then(|meta| Some((meta.modified().ok()?, meta.len())));
             (path, seen)

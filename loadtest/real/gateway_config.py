@@ -137,6 +137,11 @@ class Gateway:
             'upstream = "main"',
             f"model = {_text(self.agent_model)}",
             'system_prompt = "file:prompts/support.md"',
+            # Answers nobody here, and has its metrics.
+            "[[agent]]",
+            'id = "docs"',
+            'kind = "knowledge"',
+            'dir = "prompts"',
         ]
         lines += self._tenant("acme", ["app.business", "api.pro", "chatwoot.pro"], self.overrides, self.new_key("acme"))
         lines += [

@@ -9,6 +9,7 @@ SKIP with its reason, and an error where RELAIS_SKIPS=fatal.
 
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import subprocess
@@ -31,8 +32,8 @@ PHRASES = [
 # A suite that hangs is a failure, not the end of the night.
 SUITE_SECONDS = 600
 
-MODEL_SUITES = ["openai-python", "comply", "openai-node", "chatwoot", "metrics", "operate"]
-SUITES = [*MODEL_SUITES, "chatwoot-sdk", "openapi", "billing", "kill9", "crash", "faults", "privacy"]
+MODEL_SUITES = ["openai-python", "comply", "openai-node", "chatwoot", "page-llm", "metrics", "operate"]
+SUITES = [*MODEL_SUITES, "chatwoot-sdk", "openapi", "billing", "page", "kill9", "crash", "faults", "privacy"]
 
 
 def row(suite: str, check: str, outcome: str, detail: str = "") -> None:
@@ -115,6 +116,9 @@ def suites_with_the_model(wanted: list[str]) -> None:
         if "chatwoot" in wanted:
             control = {"RELAIS_CHATWOOT_ADDRESS": gateway.chatwoot_address}
             run_suite("chatwoot", [sys.executable, "chatwoot_conversation.py"], model | control)
+        if "page-llm" in wanted:
+            flags = ["--llm", f"{model_address}/v1", "--model", gateway_config.MODEL]
+            page_suite("page-llm", flags, {"RELAIS_DEMO_LLM_KEY": model_key})
         if "metrics" in wanted:
             seen = {
                 "RELAIS_ADMIN_URL": gateway.admin,
@@ -127,6 +131,26 @@ def suites_with_the_model(wanted: list[str]) -> None:
 
         code = gateway_process.stop()
         row("gateway", "stops cleanly on SIGTERM", "PASS" if code == 0 else "FAIL", f"exit code {code}")
+
+
+def page_suite(name: str, flags: list, env: dict[str, str]) -> None:
+    """`make run`, or `make run-llm`, as a person sees it: the demo stays, and a browser uses its page."""
+    reason = skip_reason("node") or skip_reason("chromium")
+    if reason:
+        row(name, "(all)", "SKIP", reason)
+        return
+    with processes.children() as start:
+        demo = start(f"{name}-demo", [binary("relais-load"), "demo", *flags], env=env)
+        printed = re.compile(r"http://[0-9.:]+/demo")
+
+        def address() -> str:
+            found = printed.search(demo.log.read_text(encoding="utf-8", errors="replace"))
+            return found.group() if found else ""
+
+        demo.wait_ready(address, "the demo prints its page's address")
+        run_suite(name, ["node", "page.mjs"], {"RELAIS_PAGE_URL": address(), "RELAIS_PAGE_SUITE": name})
+        code = demo.stop()
+        row(name, "the demo stops cleanly on SIGTERM", "PASS" if code == 0 else "FAIL", f"exit code {code}")
 
 
 def table() -> int:
@@ -176,6 +200,11 @@ def main() -> None:
         run_suite("openapi", [sys.executable, "openapi_check.py"], {})
     if "billing" in wanted:
         run_suite("billing", [sys.executable, "billing_postgres.py"], {})
+    if "page" in wanted:
+        try:
+            page_suite("page", [], {})
+        except AssertionError as error:  # the demo did not come up
+            row("page", "(all)", "FAIL", str(error))
     if "kill9" in wanted:
         run_suite("kill9", [sys.executable, "kill9.py"], {})
     if "crash" in wanted:

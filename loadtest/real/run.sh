@@ -11,7 +11,7 @@ root=$(cd "$here/../.." && pwd)
 
 "$here/setup.sh"
 # The same profile, features and target directory as `make test`: nothing is compiled twice.
-(cd "$root" && "${CARGO:-cargo}" build --locked --bin relais --bin relais-load)
+(cd "$root" && make --silent binaries)
 
 # Not the virtual environment's: the runner itself must work where that could not be made.
 exec python3 "$here/run.py" "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the real-counterpart checks need, below .cache/real and nowhere else.
 #
-#   setup.sh [python] [node] [prometheus]      (nothing named: all three)
+#   setup.sh [python] [node] [prometheus] [chromium]      (nothing named: all of them)
 #
 # Each part is done once and again only when what it is made from changes. A part that cannot be
 # had here is named in .cache/real/skips/ and on the terminal, and its checks are skipped; with
@@ -54,9 +54,9 @@ setup_node() {
         { skip node "no node and npm on this machine"; return; }
     local wanted
     wanted=$(fingerprint "$here/package.json" "$here/package-lock.json" <(node --version))
-    is_done node "$wanted" && [ -d "$cache/node/node_modules/openai" ] && return
+    is_done node "$wanted" && [ -d "$cache/node/node_modules/openai" ] && [ -d "$cache/node/node_modules/playwright-core" ] && return
 
-    say "node: the official client"
+    say "node: the official client, a driver for the browser"
     rm -rf "$cache/node" "$cache/stamps/node"
     mkdir -p "$cache/node"
     cp "$here/package.json" "$here/package-lock.json" "$cache/node/"
@@ -95,16 +95,22 @@ setup_prometheus() {
     "$directory/promtool" --version >/dev/null 2>&1 || { skip prometheus "promtool does not run here"; return; }
 }
 
+# A browser is a package of the machine's: looked for, never installed. .ci/run installs it.
+setup_chromium() {
+    [ -x /usr/bin/chromium ] ||
+        skip chromium "no /usr/bin/chromium on this machine (Debian: apt-get install chromium)"
+}
+
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(python node prometheus)
+[ ${#parts[@]} -gt 0 ] || parts=(python node prometheus chromium)
 
 # Side by side: each waits mostly for the network.
 pids=()
 for part in "${parts[@]}"; do
     rm -f "$cache/skips/$part"
     case $part in
-        python | node | prometheus) "setup_$part" & ;;
-        *) say "unknown part: $part (python, node, prometheus)"; exit 2 ;;
+        python | node | prometheus | chromium) "setup_$part" & ;;
+        *) say "unknown part: $part (python, node, prometheus, chromium)"; exit 2 ;;
     esac
     pids+=($!)
 done

@@ -2,7 +2,7 @@
 //!
 //! Starts the real gateway, a fake Chatwoot and a fake model as processes, plays a conversation in
 //! which a customer is first answered by the agent and then asks for a human, and prints what happens
-//! while it happens. Then it stays, with addresses to try, until Ctrl-C. With `--once` it ends after
+//! while it happens. Then it stays, with a page and addresses to try, until Ctrl-C. With `--once` it ends after
 //! the conversation and its exit status says whether the customer got what was due: an answer to each
 //! question, then a human.
 //!
@@ -10,6 +10,7 @@
 //! gateway's own doors. It makes no use of the gateway's code.
 
 mod children;
+mod observe;
 mod play;
 mod show;
 mod stage;
@@ -17,14 +18,22 @@ mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
+use tokio::task::JoinSet;
 
 use self::children::Children;
-use self::show::Show;
+use self::observe::Observer;
+use self::show::{Show, Voice};
 use self::stage::Stage;
+use self::watch::{Happening, Watch};
 use crate::stop::stop_signal;
+
+/// How long a crashed gateway stays away: long enough to be seen.
+const DOWN: Duration = Duration::from_secs(2);
 
 /// How the demo is run.
 #[derive(Debug, Clone, Args)]
@@ -84,11 +93,39 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 async fn act(options: &Options, stage: &Stage, children: &mut Children, show: &Show) -> anyhow::Result<()> {
     show.title("Relais: a customer's conversation, through the real gateway")?;
     stage.start_all(children, show).await?;
-    children.or_death(play::conversation(options, stage, show)).await?;
+    // Ends with this function, however it ends.
+    let mut observers = JoinSet::new();
+    let can_crash = Arc::new(AtomicBool::new(false));
+    if !options.once {
+        show.says(Voice::Event, &format!("watch it at {}", stage.page_url()))?;
+        observers.spawn(Observer::of(stage, Arc::clone(&can_crash)).run());
+    }
+    let mut watch = children.or_death(play::conversation(options, stage, show)).await?;
     if options.once {
         return Ok(());
     }
     play::addresses(stage, show).await?;
+    can_crash.store(true, Ordering::Relaxed);
     // Until Ctrl-C, which ends this future from outside.
-    children.or_death(std::future::pending()).await
+    loop {
+        children.or_death(crash_asked(&mut watch)).await?;
+        crash(stage, children, show).await?;
+    }
+}
+
+/// Waits until somebody at the page wants to see the gateway crash.
+async fn crash_asked(watch: &mut Watch) -> anyhow::Result<()> {
+    while watch.next().await? != Happening::CrashAsked {}
+    Ok(())
+}
+
+/// Kills the gateway in the middle of whatever it is doing and, after a moment for whoever looks, starts it again.
+async fn crash(stage: &Stage, children: &mut Children, show: &Show) -> anyhow::Result<()> {
+    children.crash("relais").await?;
+    show.says(Voice::Event, "the gateway was killed (SIGKILL), as somebody at the page wished")?;
+    tokio::time::sleep(DOWN).await;
+    stage.start_gateway(children)?;
+    children.or_death(stage.gateway_ready()).await?;
+    show.says(Voice::Event, "it is up again, on what it had on disk")?;
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The embedded agent: answers from a folder of Markdown by lexical search, without any model.
 //!
 //! It says only what stands in the folder: one section's own words and its title. Which section that is, and whether
-//! it is an answer at all, is told in `index`; a question about something the folder never mentions is left to a
+//! it is an answer at all, is told in `judge`; a question about something the folder never mentions is left to a
 //! human, which is the honest answer. When several sections fit it asks which is meant, once: the answer is read back
 //! from what it asked, and if that does not settle it a human does.
 //!
@@ -11,11 +11,14 @@
 
 mod folder;
 mod index;
+mod judge;
 mod kind;
 mod live;
 mod passages;
+mod query;
 mod small_talk;
-mod synonyms;
+mod spelling;
+mod thesaurus;
 mod tokens;
 
 use unicode_segmentation::UnicodeSegmentation as _;
@@ -113,6 +116,9 @@ fn reply(found: &Indexed) -> Answer {
 
 fn ask_back(fitting: &[&Indexed], spoken: Language) -> Answer {
     let titles: Vec<String> = fitting.iter().map(|found| found.title()).collect();
+    let told = fitting.first().map_or(spoken, |found| found.language);
+    // A word alone tells no language: then that of what was found.
+    let spoken = if spoken == Language::English { told } else { spoken };
     Answer::Reply { text: choice::write(spoken, titles.iter().map(String::as_str)), sources: Vec::new() }
 }
 

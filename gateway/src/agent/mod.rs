@@ -264,7 +264,7 @@ impl Agents {
     pub async fn answer(
         &self,
         agent_id: &str,
-        question: Question<'_>,
+        question: &Question<'_>,
         wait: Duration,
         spent: &Spent,
     ) -> Result<Answered, Failed> {
@@ -273,7 +273,7 @@ impl Agents {
                 let error = AgentError::Misconfigured(format!("there is no agent {agent_id:?}"));
                 ("none", Err(Failed { error, tokens: None }))
             }
-            Some(Built::Knowledge(agent)) => ("knowledge", Ok(agent.answer(question))),
+            Some(Built::Knowledge(agent)) => ("knowledge", Ok(agent.answer(*question))),
             Some(Built::OpenAi(agent)) => ("openai", agent.answer(question, wait, spent).await),
         };
         let outcome = match &answered {
@@ -348,7 +348,7 @@ dir = "faq"
             let (tenant_id, conversation_id, teams) = ("acme", 1, &teams);
             let (history, contact) = (&history, &contact);
             let question = Question { tenant_id, conversation_id, history, contact, medium, teams, level_max };
-            agents.answer(agent_id, question, Duration::from_secs(5), &Spent::default()).await
+            agents.answer(agent_id, &question, Duration::from_secs(5), &Spent::default()).await
         };
         let answered = ask("faq", "What are your opening hours?").await.unwrap();
         let text = "We are open from 9 to 5.\n\nSource: Opening hours".to_owned();

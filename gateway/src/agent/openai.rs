@@ -13,10 +13,11 @@ mod transport;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use self::transport::{ModelClient, client, failure};
-use super::knowledge::Knowledge;
+use super::knowledge::{Knowledge, Passage};
 use super::sanitise::sanitise;
 use super::tools::{Call, Done, Toolbox};
 use super::{AgentError, Answer, Answered, Failed, Question, Spent, TokenUse, prompt};
@@ -70,11 +71,11 @@ impl OpenAi {
     /// Asks once: as many rounds as the model's tools need, `wait` for all of them.
     pub(super) async fn answer(
         &self,
-        question: Question<'_>,
+        question: &Question<'_>,
         wait: Duration,
         spent: &Spent,
     ) -> Result<Answered, Failed> {
-        let rounds = tokio::time::timeout(wait, self.rounds(&question, spent)).await;
+        let rounds = tokio::time::timeout(wait, self.rounds(question, spent)).await;
         // Of one that got no answer nothing is known.
         spent.settle(None);
         let tokens = spent.so_far();
@@ -89,14 +90,14 @@ impl OpenAi {
     async fn rounds(&self, question: &Question<'_>, spent: &Spent) -> Result<(Answer, Vec<Action>), AgentError> {
         let mut toolbox = Toolbox::new(&self.model, question, self.knowledge.as_deref(), &self.metrics);
         let passages = toolbox.passages(&question.last_words());
-        let mut messages = prompt::messages(&self.model, question, &passages);
+        let mut exchanged = Vec::new();
         let mut said_before = String::new();
         let mut rounds_left = self.model.tool_rounds_max;
         loop {
-            let request = prompt::request(&self.model, &messages, toolbox.schemas(), rounds_left > 0);
-            let prompt_bytes = u64::try_from(request.to_string().len()).unwrap_or(u64::MAX);
+            let request = self.request(question, &passages, &exchanged, toolbox.schemas(), rounds_left > 0)?;
+            let prompt_bytes = u64::try_from(request.get().len()).unwrap_or(u64::MAX);
             spent.sent(prompt_bytes.div_ceil(BYTES_PER_TOKEN));
-            let answer = self.client.chat().create_byot::<Value, Value>(request).await.map_err(failure)?;
+            let answer = self.client.chat().create_byot::<_, Value>(request).await.map_err(failure)?;
             let said = read(&answer, prompt_bytes)?;
             spent.settle(Some(said.tokens));
             // A way to a human is open in the last round too.
@@ -116,10 +117,26 @@ impl OpenAi {
             if !said.text.trim().is_empty() {
                 said_before.clone_from(&said.text);
             }
-            messages.push(given_back(&said));
-            messages.append(&mut results);
+            exchanged.push(given_back(&said));
+            exchanged.append(&mut results);
             rounds_left -= 1;
         }
+    }
+
+    /// The body of one round: the prompt, and what the model and its tools told each other so far. As text, and made
+    /// anew for each round: as values it takes many times as much, and a model may think for minutes.
+    fn request(
+        &self,
+        question: &Question<'_>,
+        passages: &[Passage],
+        exchanged: &[Value],
+        tools: Value,
+        may_call: bool,
+    ) -> Result<Box<RawValue>, AgentError> {
+        let mut messages = prompt::messages(&self.model, question, passages);
+        messages.extend_from_slice(exchanged);
+        let request = prompt::request(&self.model, messages, tools, may_call);
+        to_raw_value(&request).map_err(|error| AgentError::Misconfigured(format!("the request is no JSON: {error}")))
     }
 }
 

@@ -17,8 +17,10 @@ use sha2::Sha256;
 use crate::config::Channel;
 use crate::error::{Error, Reason};
 
-const SIGNATURE: &str = "x-chatwoot-signature";
-const TIMESTAMP: &str = "x-chatwoot-timestamp";
+/// `sha256=` and the signature in hex.
+pub const SIGNATURE: &str = "x-chatwoot-signature";
+/// When it was signed: Unix seconds.
+pub const TIMESTAMP: &str = "x-chatwoot-timestamp";
 /// How far a delivery's timestamp may be from our clock, either way: clocks that drift, and the 6 s of retries.
 const WINDOW_MS: i64 = 300_000;
 /// Stands in where there is no secret, so that an unknown tenant costs what a known one does.
@@ -53,6 +55,16 @@ pub fn verify<'a>(
     Err(unverified())
 }
 
+/// The signature header of a body, as Chatwoot makes it; `timestamp` is the other header's value.
+pub fn sign(secret: &[u8], timestamp: &[u8], body: &[u8]) -> String {
+    let Some(mac) = mac(secret, timestamp, body) else { return String::new() };
+    let digits = mac.finalize().into_bytes().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).fold("sha256=".to_owned(), |mut text, digit| {
+        text.push(digit);
+        text
+    })
+}
+
 /// The header's value, unless it stands twice: two readers could then believe different ones.
 fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
@@ -62,12 +74,17 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a HeaderValue> {
 
 /// Compares in constant time.
 fn signs(secret: &[u8], timestamp: &[u8], body: &[u8], signature: &[u8; 32]) -> bool {
-    // HMAC takes a key of any length, so there is always one; an empty secret signs nothing.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return false };
+    // An empty secret signs nothing.
+    mac(secret, timestamp, body).is_some_and(|mac| mac.verify_slice(signature).is_ok()) && !secret.is_empty()
+}
+
+/// Of what is signed. HMAC takes a key of any length, so there is always one.
+fn mac(secret: &[u8], timestamp: &[u8], body: &[u8]) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
     mac.update(timestamp);
     mac.update(b".");
     mac.update(body);
-    mac.verify_slice(signature).is_ok() && !secret.is_empty()
+    Some(mac)
 }
 
 /// `sha256=` and 64 hexadecimal digits.
@@ -165,6 +182,7 @@ mod tests {
         let channels = [channel("other", &["x", "y"]), channel("main", &["new", SECRET])];
         let signed = headers(&AT_S.to_string(), SIGNED);
         assert_eq!(check(&channels, &signed, BODY, AT_S).as_deref(), Some("main"));
+        assert_eq!(sign(SECRET.as_bytes(), AT_S.to_string().as_bytes(), BODY), SIGNED);
         assert_eq!(check(&channels, &headers(&AT_S.to_string(), &SIGNED.to_uppercase()), BODY, AT_S), None);
     }
 

@@ -51,6 +51,9 @@ pub(crate) struct EvalArguments {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
+    /// Writes the report to this file too, as Markdown.
+    #[arg(long, value_name = "PATH")]
+    markdown: Option<PathBuf>,
 }
 
 const QUESTIONS: &str = include_str!("../../eval/questions.toml");
@@ -105,6 +108,9 @@ pub(crate) fn run(path: &Path, command: &AgentCommand) -> anyhow::Result<ExitCod
     let report = runtime.block_on(evaluate(&subject, &set));
     let text = if arguments.json { report.json()? } else { report.text() };
     io::stdout().write_all(text.as_bytes()).context("printing the report")?;
+    if let Some(file) = &arguments.markdown {
+        std::fs::write(file, report.markdown()).with_context(|| format!("writing {}", file.display()))?;
+    }
     Ok(if report.failures().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -176,7 +182,7 @@ async fn ask(subject: &Subject, text: &str, conversation_id: u64) -> (Outcome, O
         teams: &BTreeMap::new(),
         level_max: Level::L3,
     };
-    match subject.agents.answer(&subject.agent_id, question, subject.wait, &Spent::default()).await {
+    match subject.agents.answer(&subject.agent_id, &question, subject.wait, &Spent::default()).await {
         Ok(answered) => (Outcome::of(answered.answer), answered.tokens),
         Err(failed) => (Outcome::Failed(relais_gateway::error::chain(&failed.error)), failed.tokens),
     }

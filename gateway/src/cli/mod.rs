@@ -3,6 +3,7 @@
 //! Answers go to standard output, complaints to standard error; the exit code is 0, or 1 if something is wrong.
 
 pub(crate) mod agent_eval;
+pub(crate) mod chatwoot;
 pub(crate) mod inbox;
 mod ready;
 
@@ -19,6 +20,7 @@ use relais_gateway::usage::report;
 use relais_policies::key::{NewKey, RANDOM_BYTES};
 
 use self::agent_eval::AgentCommand;
+use self::chatwoot::ChatwootCommand;
 use self::inbox::InboxCommand;
 
 /// The conversation-relay agent gateway.
@@ -53,6 +55,12 @@ pub(crate) enum Command {
         /// What about it.
         #[command(subcommand)]
         command: InboxCommand,
+    },
+    /// Connects a Chatwoot, tells how it stands, takes it away again.
+    Chatwoot {
+        /// Which of it.
+        #[command(subcommand)]
+        command: ChatwootCommand,
     },
     /// AI agents.
     Agent {

@@ -9,7 +9,7 @@ use super::report::{ConfigError, ConfigErrors, Place, Report, Source};
 use super::tenants::{Context, tenants};
 use super::text::{CONFIG_BYTES_MAX, Origin, read_text};
 use super::upstreams::{Entry, upstreams};
-use super::{Config, Storage, check, sections};
+use super::{Config, IncludedFolder, Storage, check, sections};
 
 /// Files a pattern may lead to.
 const INCLUDED_FILES_MAX: usize = 10_000;
@@ -22,14 +22,31 @@ struct ReadFile<T> {
 }
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// An included file and what it is taken to say.
+type Written<'a> = Option<(&'a Path, &'a str)>;
+
+/// Where an entry of `include` leads.
+enum Include {
+    One(PathBuf),
+    Folder(IncludedFolder),
+}
 
 impl Config {
     /// Reads the file, what it includes, and what its `env:` and `file:` lead to.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::load_if(path, None)
+    }
+
+    /// The same, as if a file that it includes held this text: what a command is about to write.
+    pub fn load_with(path: &Path, included: &Path, text: &str) -> Result<Self, ConfigErrors> {
+        Self::load_if(path, Some((included, text)))
+    }
+
+    fn load_if(path: &Path, written: Written<'_>) -> Result<Self, ConfigErrors> {
         match read_text(path, CONFIG_BYTES_MAX) {
             Ok(text) => {
                 let dir = path.parent().unwrap_or(Path::new(""));
-                read(&text, path, dir, &|name| std::env::var(name).ok())
+                read(&text, path, dir, &|name| std::env::var(name).ok(), written)
             }
             Err(error) => Err(ConfigErrors(vec![ConfigError {
                 file: path.to_owned(),
@@ -42,32 +59,51 @@ impl Config {
 
     /// Reads a text as if it stood in `relais.toml` of that directory.
     pub fn from_str(text: &str, base_dir: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
-        read(text, Path::new("relais.toml"), base_dir, env)
+        read(text, Path::new("relais.toml"), base_dir, env, None)
     }
 }
 
-fn read(text: &str, file: &Path, dir: &Path, env: Env<'_>) -> Result<Config, ConfigErrors> {
+fn read(text: &str, file: &Path, dir: &Path, env: Env<'_>, written: Written<'_>) -> Result<Config, ConfigErrors> {
     let mut report = Report::default();
     let (source, raw) = check::read::<RawConfig>(text, file, &mut report);
     let Some(raw) = raw else { return report.finish(None) };
     let main = ReadFile { source, dir: dir.to_owned(), raw };
-    let included = included(&main, &mut report);
+    let (folders, included) = included(&main, written, &mut report);
     let config = resolve(main, included, env, &mut report);
+    let config = config.map(|config| Config { folders, ..config });
     report.finish(config)
 }
 
-fn included(main: &ReadFile<RawConfig>, report: &mut Report) -> Vec<ReadFile<RawInclude>> {
+fn included(
+    main: &ReadFile<RawConfig>,
+    written: Written<'_>,
+    report: &mut Report,
+) -> (Vec<IncludedFolder>, Vec<ReadFile<RawInclude>>) {
     let mut paths = BTreeSet::new();
+    let mut folders = Vec::new();
     for (index, pattern) in main.raw.include.iter().enumerate() {
         let place = Place::top(&main.source).key("include").item(index);
-        match matching(&main.dir, pattern) {
+        let found = include(&main.dir, pattern).and_then(|include| match include {
+            Include::One(path) => Ok(vec![path]),
+            Include::Folder(folder) => {
+                let found = matching(&folder);
+                folders.push(folder);
+                found
+            }
+        });
+        match found {
             Ok(found) => paths.extend(found),
             Err(error) => report.add(&place, error),
         }
     }
+    paths.extend(written.map(|(path, _)| path.to_owned()));
     let mut files = Vec::new();
     for path in paths {
-        match read_text(&path, CONFIG_BYTES_MAX) {
+        let text = match written {
+            Some((written, text)) if written == path => Ok(text.to_owned()),
+            _ => read_text(&path, CONFIG_BYTES_MAX),
+        };
+        match text {
             Ok(text) => {
                 let (source, raw) = check::read::<RawInclude>(&text, &path, report);
                 let dir = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -79,12 +115,11 @@ fn included(main: &ReadFile<RawConfig>, report: &mut Report) -> Vec<ReadFile<Raw
             }
         }
     }
-    files
+    (folders, files)
 }
 
-/// The files a pattern leads to: `*` in the last part stands for any characters but a leading dot. A folder that
-/// is not there yet holds no files; a path without `*` must exist, which reading it finds out.
-fn matching(dir: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+/// Where a pattern leads: `*` may stand in its last part. A path without `*` must exist, which reading it finds out.
+fn include(dir: &Path, pattern: &str) -> Result<Include, String> {
     let path = dir.join(pattern);
     let (Some(parent), Some(last)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Err("is no path to a file".to_owned());
@@ -92,26 +127,25 @@ fn matching(dir: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
     if parent.to_string_lossy().contains('*') {
         return Err("may hold * only after the last slash".to_owned());
     }
-    let Some((before, after)) = last.split_once('*') else { return Ok(vec![path]) };
+    let Some((before, after)) = last.split_once('*') else { return Ok(Include::One(path)) };
     if after.contains('*') {
         return Err("may hold only one *".to_owned());
     }
-    let listing = match parent.read_dir() {
+    let (before, after) = (before.to_owned(), after.to_owned());
+    Ok(Include::Folder(IncludedFolder { dir: parent.to_owned(), before, after }))
+}
+
+/// The files of a folder. One that is not there yet holds none.
+fn matching(folder: &IncludedFolder) -> Result<Vec<PathBuf>, String> {
+    let listing = match folder.dir.read_dir() {
         Ok(listing) => listing,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(format!("{} cannot be read: {error}", parent.display())),
+        Err(error) => return Err(format!("{} cannot be read: {error}", folder.dir.display())),
     };
     let mut found = Vec::new();
     for entry in listing {
-        let entry = entry.map_err(|error| format!("{} cannot be read: {error}", parent.display()))?;
-        let name = entry.file_name();
-        let matches = name.to_str().is_some_and(|name| {
-            name.len() >= before.len() + after.len()
-                && name.starts_with(before)
-                && name.ends_with(after)
-                && !name.starts_with('.')
-        });
-        if matches {
+        let entry = entry.map_err(|error| format!("{} cannot be read: {error}", folder.dir.display()))?;
+        if entry.file_name().to_str().is_some_and(|name| folder.takes(name)) {
             found.push(entry.path());
         }
         if found.len() > INCLUDED_FILES_MAX {
@@ -167,6 +201,7 @@ fn resolve(
         files: std::iter::once(source.file.clone())
             .chain(sources.iter().map(|(source, _)| source.file.clone()))
             .collect(),
+        folders: Vec::new(),
     })
 }
 

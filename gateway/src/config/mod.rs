@@ -75,6 +75,27 @@ pub struct Config {
     pub tenants: Vec<Tenant>,
     /// The files this was read from, the main one first. Not those that `file:` leads to.
     pub files: Vec<PathBuf>,
+    /// Folders that `include` takes files from by a pattern, in its order, whether they are there or not.
+    pub folders: Vec<IncludedFolder>,
+}
+
+/// A folder whose files are included if their names fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncludedFolder {
+    /// Where.
+    pub dir: PathBuf,
+    before: String,
+    after: String,
+}
+
+impl IncludedFolder {
+    /// Whether a file of this name is included: `*` stands for any characters but a leading dot.
+    pub fn takes(&self, name: &str) -> bool {
+        name.len() >= self.before.len() + self.after.len()
+            && name.starts_with(&self.before)
+            && name.ends_with(&self.after)
+            && !name.starts_with('.')
+    }
 }
 
 impl Config {
@@ -368,8 +389,10 @@ pub struct Upstream {
     pub weight: u32,
     /// The field that carries the output limit to this upstream.
     pub limit_field: LimitField,
-    /// Connections at once, per worker. Default 1,024.
+    /// Calls at once, per worker: on HTTP/1 as many connections. Default 1,024.
     pub connections_max: usize,
+    /// HTTP/2 in plaintext too, without asking. Default false.
+    pub http2: bool,
 }
 
 /// Which field carries the output limit.

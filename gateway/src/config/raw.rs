@@ -313,9 +313,12 @@ pub(super) struct RawUpstream {
     pub(super) weight: Option<u32>,
     /// The field that carries the output limit to this upstream. Default `max_tokens`.
     pub(super) limit_field: Option<RawLimitField>,
-    /// Connections at once, per worker. Default 1024.
+    /// Calls at once, per worker: on HTTP/1 as many connections, on HTTP/2 a hundred to a connection. Default 1024.
     #[schemars(range(min = 1, max = 65_536))]
     pub(super) connections_max: Option<usize>,
+    /// It speaks HTTP/2 on `http://` too, without being asked (prior knowledge). With `https://` the two sides agree.
+    #[serde(default)]
+    pub(super) http2: bool,
 }
 
 /// The field that carries the output limit.

@@ -664,6 +664,31 @@ fn included_files_add() {
 }
 
 #[test]
+fn what_a_command_is_about_to_write_is_tried_before_it_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("relais.toml");
+    std::fs::write(&path, "include = [\"conf.d/a-*.toml\"]\n[[tenant]]\nid = \"acme\"\nplans = [\"api.pro\"]").unwrap();
+    let before = Config::load(&path).unwrap();
+    let [folder] = before.folders.as_slice() else { panic!("{:?}", before.folders) };
+    assert_eq!(folder.dir, dir.path().join("conf.d"));
+    assert!(folder.takes("a-b.toml") && folder.takes("a-.toml"));
+    assert!(
+        !folder.takes("a-b.json") && !folder.takes("b.toml") && !folder.takes("a.toml") && !folder.takes(".a-.toml")
+    );
+    let included = folder.dir.join("a-new.toml");
+    let lot = "[[tenant]]\nid = \"acme\"\n[[tenant.lot]]\nname = \"w\"\ntokens = 5";
+    let after = Config::load_with(&path, &included, lot).unwrap();
+    assert_eq!((after.files.len(), after.tenants.len()), (2, 1));
+    let errors = Config::load_with(&path, &included, "[[tenant]]\nid = \"acme\"\nplans = []").unwrap_err();
+    assert_eq!((errors.0[0].file.as_path(), errors.0.len()), (included.as_path(), 1));
+    // One that is there is replaced.
+    std::fs::create_dir(&folder.dir).unwrap();
+    std::fs::write(&included, "nonsense").unwrap();
+    assert!(Config::load(&path).is_err());
+    assert_eq!(Config::load_with(&path, &included, lot).unwrap().files.len(), 2);
+}
+
+#[test]
 fn what_only_a_restart_changes() {
     let before = good(SMALL);
     assert!(before.start_only_changes(&good("[log]\nlevel = \"debug\"")).is_empty());

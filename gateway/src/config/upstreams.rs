@@ -79,6 +79,7 @@ fn upstream(name: String, entry: Entry<'_, RawUpstream>, report: &mut Report) ->
             Some(RawLimitField::MaxTokens) | None => LimitField::MaxTokens,
         },
         connections_max: raw.connections_max.unwrap_or(CONNECTIONS_MAX),
+        http2: raw.http2,
     })
 }
 

@@ -6,290 +6,20 @@
 //! stand, so `talk about human rights` or `a travel agent` are not requests. A refusal just before (`I don't want
 //! to talk to a human`) is none either, while `why can't I talk to a human` is one.
 
+mod lists;
+
+use lists::{
+    BESIDE, CALL_ME, CALLED, CALLING, CALLS, ELSEWHERE, ENOUGH, FETCH, HAVE, HEARD, HELP, HELP_FROM, HUMANS, MACHINES,
+    MINE, NOT_A_PERSON, NOT_SPELT, POLITE, PREFER, REFUSE, SMALL, SOMEBODY, SOMEONE, SPELT, TALK, TALK_BETWEEN,
+    TALK_TO, TALKING, TRANSFER, TRANSFER_TO, TRANSFERRED, WANT, WHOM, WISH, WITHOUT, YOU,
+};
+
 use crate::conversation::words;
 
-/// People of the operator's team, whichever way they are spoken to.
-const HUMANS: &[&str] = &[
-    "human",
-    "humans",
-    "person",
-    "agent",
-    "agents",
-    "representative",
-    "representatives",
-    "rep",
-    "operator",
-    "advisor",
-    "adviser",
-    "manager",
-    "supervisor",
-    "employee",
-    "colleague",
-    "colleagues",
-    "humain",
-    "humaine",
-    "humains",
-    "personne",
-    "conseiller",
-    "conseillere",
-    "conseillers",
-    "operateur",
-    "operatrice",
-    "responsable",
-    "interlocuteur",
-    "interlocutrice",
-    "collegue",
-    "collegues",
-    "employe",
-    "employee",
-    "technicien",
-    "technicienne",
-    "superviseur",
-];
-/// Words that mean a person only after a verb of contact.
-const SOMEONE: &[&str] = &[
-    "someone",
-    "somebody",
-    "anyone",
-    "anybody",
-    "people",
-    "support",
-    "service",
-    "staff",
-    "team",
-    "quelqu",
-    "quelquun",
-    "equipe",
-    "gens",
-    "client",
-    "clientele",
-];
-/// What may stand between.
-const SMALL: &[&str] = &[
-    "a",
-    "an",
-    "the",
-    "any",
-    "some",
-    "one",
-    "of",
-    "your",
-    "real",
-    "actual",
-    "live",
-    "human",
-    "physical",
-    "customer",
-    "support",
-    "service",
-    "sales",
-    "care",
-    "please",
-    "another",
-    "un",
-    "une",
-    "le",
-    "la",
-    "l",
-    "les",
-    "des",
-    "de",
-    "d",
-    "du",
-    "vrai",
-    "vraie",
-    "veritable",
-    "reel",
-    "reelle",
-    "votre",
-    "vos",
-    "autre",
-    "vivante",
-    "en",
-    "chair",
-];
-/// Verbs that lead to a human by way of a preposition.
-const TALK: &[&str] = &["talk", "speak", "chat", "deal", "parler", "discuter", "echanger", "converser", "dialoguer"];
-const TALK_TO: &[&str] = &["to", "with", "a", "au", "aux", "avec"];
-const TALK_BETWEEN: &[&str] =
-    &["me", "please", "directly", "directement", "now", "here", "first", "plutot", "maintenant", "instead", "svp"];
-/// The same verbs after a preference: `I'd prefer talking to a person`.
-const TALKING: &[&str] = &["talking", "speaking", "chatting"];
-const PREFER: &[&str] = &["prefer", "rather", "like"];
-/// What a customer does not want to talk to who wants a human.
-const MACHINES: &[&str] = &["bot", "bots", "robot", "robots", "chatbot", "machine", "computer", "ai", "ia"];
-/// Verbs that hand the customer over.
-const TRANSFER: &[&str] = &[
-    "transfer",
-    "connect",
-    "redirect",
-    "escalate",
-    "forward",
-    "switch",
-    "put",
-    "pass",
-    "hand",
-    "transferez",
-    "transferer",
-    "transfere",
-    "redirigez",
-    "rediriger",
-    "passez",
-    "passe",
-    "mettez",
-    "mettre",
-    "connectez",
-    "orientez",
-    "dirigez",
-    "mis",
-    "mise",
-];
-const TRANSFERRED: &[&str] =
-    &["me", "moi", "us", "nous", "this", "it", "conversation", "cela", "ca", "over", "through"];
-const TRANSFER_TO: &[&str] = &[
-    "to", "with", "a", "au", "vers", "avec", "un", "une", "through", "over", "relation", "contact", "en", "on", "sur",
-    "in", "touch",
-];
-/// Whose, after a verb of contact only: `my manager` is somebody else's in most other sentences.
-const MINE: &[&str] = &["my", "mon", "ma"];
-/// Verbs before somebody who is to be fetched.
-const FETCH: &[&str] = &["passer", "passez", "passe"];
-/// What somebody is to do.
-const CALL_ME: &[&str] = &[
-    "call", "contact", "phone", "ring", "answer", "rappelle", "appelle", "contacte", "reponde", "rappeler", "repondre",
-];
-/// Verbs and wishes that stand directly before a human.
-const WANT: &[&str] = &[
-    "want",
-    "need",
-    "get",
-    "give",
-    "prefer",
-    "contact",
-    "reach",
-    "call",
-    "voudrais",
-    "veux",
-    "veut",
-    "souhaite",
-    "besoin",
-    "prefere",
-    "aimerais",
-    "demande",
-    "joindre",
-    "contacter",
-    "appeler",
-    "avoir",
-    "voir",
-    "moi",
-    "me",
-    "exige",
-    "demand",
-];
-/// Refusals, and the wishes they refuse.
-const REFUSE: &[&str] = &["dont", "not", "no", "never", "didnt", "pas", "jamais", "aucun", "aucune", "wont"];
-const WISH: &[&str] = &[
-    "want", "need", "wish", "like", "have", "wanna", "prefer", "veux", "veut", "souhaite", "besoin", "envie",
-    "voudrais", "aimerais", "asking", "demande", "oblige",
-];
-const WITHOUT: &[&str] = &["without", "sans", "avoid", "eviter", "instead", "lieu"];
-/// After a human these make it another thing: human resources, an agent's fee.
-const NOT_A_PERSON: &[&str] = &[
-    "resources",
-    "rights",
-    "error",
-    "errors",
-    "written",
-    "readable",
-    "made",
-    "fee",
-    "fees",
-    "number",
-    "code",
-    "id",
-    "commission",
-    "s",
-    "name",
-    "ressources",
-    "erreur",
-    "morale",
-    "agree",
-    "count",
-    "limit",
-    "manual",
-    "guide",
-    "hair",
-    "body",
-    "skin",
-    "orange",
-];
-/// After a human who was only wished for: it is about something else.
-const ELSEWHERE: &[&str] = &[
-    "for",
-    "role",
-    "roles",
-    "of",
-    "in",
-    "de",
-    "d",
-    "du",
-    "plus",
-    "more",
-    "sur",
-    "demain",
-    "hier",
-    "tomorrow",
-    "yesterday",
-    "as",
-    "supplementaire",
-];
-/// Politeness around a message that is nothing else.
-const POLITE: &[&str] = &[
-    "please",
-    "pls",
-    "plz",
-    "now",
-    "hi",
-    "hello",
-    "hey",
-    "thanks",
-    "thank",
-    "you",
-    "svp",
-    "stp",
-    "s",
-    "il",
-    "vous",
-    "te",
-    "plait",
-    "bonjour",
-    "salut",
-    "bonsoir",
-    "merci",
-    "maintenant",
-    "immediatement",
-    "yes",
-    "oui",
-    "ok",
-    "no",
-    "non",
-    "pas",
-    "not",
-    "robot",
-    "bot",
-    "just",
-    "only",
-    "being",
-    "i",
-    "said",
-    "j",
-    "ai",
-    "dit",
-    "to",
-    "speak",
-];
 /// The longest message that can be nothing but the word.
 const BARE_WORDS_MAX: usize = 6;
+/// Shorter words are not taken for mistyped ones.
+const SPELT_CHARS_MIN: usize = 5;
 /// Words before a verb in which a refusal counts.
 const REFUSAL_REACH: usize = 4;
 /// Text looked at: the end of a long message is where the wish is rarely; but it is bounded work.
@@ -300,9 +30,9 @@ pub fn asks_for_human(text: &str) -> bool {
     let text: String = text.chars().take(CHARS_MAX).collect();
     let text = text.replace(['-', '\u{2011}'], " ");
     text.split(['.', ',', ';', ':', '!', '?', '\n', '(', ')', '…', '—', '–']).any(|clause| {
-        let words: Vec<String> = words(clause).collect();
+        let words: Vec<String> = words(clause).map(spelt).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        is_bare(&words) || (0..words.len()).any(|at| asks_at(&words, at))
+        is_bare(&words) || calls(&words) || (0..words.len()).any(|at| asks_at(&words, at))
     })
 }
 
@@ -315,8 +45,14 @@ fn asks_at(words: &[&str], at: usize) -> bool {
         || (WANT.contains(verb) && wished_for(after))
         || (FETCH.contains(verb) && human_follows(after, true))
         || (["is", "are", "y"].contains(verb) && is_there(verb, after))
+        || (HAVE.contains(verb) && is_heard(after))
+        || (HELP.contains(verb) && is_help(before, after))
+        || (*verb == "like"
+            && before.last().is_some_and(|word| ["d", "id", "would"].contains(word))
+            && wished_for(after))
+        || is_put_on(verb, after)
         || is_to_call(verb, after);
-    if refuses_machine(before, verb, after) {
+    if refuses_machine(before, verb, after) || has_enough(before, verb) {
         return true;
     }
     asks && !refused(before, verb)
@@ -342,6 +78,10 @@ fn leads_to(after: &[&str]) -> bool {
 
 /// `need a human`, and not `need an agent for my business`.
 fn wished_for(after: &[&str]) -> bool {
+    // `me conseiller` is to advise me.
+    if after.first().is_some_and(|word| ["conseiller", "conseille"].contains(word)) {
+        return false;
+    }
     let end = after.iter().position(|word| ELSEWHERE.contains(word) && !SMALL.contains(word)).unwrap_or(after.len());
     // `une personne en plus` is one, `un humain en face de moi` is another.
     let of = after.windows(3).any(|three| match three {
@@ -352,22 +92,99 @@ fn wished_for(after: &[&str]) -> bool {
     end == after.len() && !of && human_follows(after, false)
 }
 
-/// `someone to call me`, `qu'un humain me réponde`
+/// `someone to call me`, `one of your colleagues could phone me`, `qu'un humain me réponde`
 fn is_to_call(who: &str, after: &[&str]) -> bool {
-    if matches!((who, after), ("rappelez", ["moi", ..])) {
-        return true;
-    }
-    let somebody = HUMANS.contains(&who) || ["someone", "somebody", "anyone", "un", "quelquun"].contains(&who);
-    let near = after.get(..after.len().min(4)).unwrap_or_default();
+    let somebody = HUMANS.contains(&who) || SOMEBODY.contains(&who);
+    let near = after.get(..after.len().min(8)).unwrap_or_default();
     let calls = near.iter().position(|word| CALL_ME.contains(word));
     let me = near.iter().position(|word| ["me", "m", "moi"].contains(word));
     let between = |word: &&str| {
-        CALL_ME.contains(word)
-            || HUMANS.contains(word)
-            || ["me", "m", "moi", "to", "can", "could", "please", "back", "peut", "pourrait"].contains(word)
+        [CALL_ME, HUMANS, SMALL, MINE, BESIDE].iter().any(|kind| kind.contains(word))
+            || ["me", "m", "moi"].contains(word)
     };
     let (Some(calls), Some(me)) = (calls, me) else { return false };
-    somebody && near.iter().take(calls.max(me)).all(between)
+    somebody && calls.abs_diff(me) <= 3 && near.iter().take(calls.max(me)).all(between)
+}
+
+/// `call me back`, `can you phone me`, `j'aimerais être rappelé`, `what is your phone number`; and not `the courier
+/// should call me`.
+fn calls(words: &[&str]) -> bool {
+    let skipped = words.iter().take_while(|word| POLITE.contains(word)).count();
+    let rest = words.get(skipped..).unwrap_or_default();
+    let begins = CALLS.iter().any(|phrase| begins(rest, phrase));
+    let you = (0..words.len()).any(|at| {
+        let (before, rest) = words.split_at(at);
+        let near = before.get(before.len().saturating_sub(4)..).unwrap_or_default();
+        CALLING.iter().any(|phrase| self::begins(rest, phrase)) && near.iter().any(|word| YOU.contains(word))
+    });
+    let refused = words.iter().any(|word| REFUSE.contains(word) || WITHOUT.contains(word));
+    let phrase = [CALLED, WHOM].iter().any(|phrases| phrases.iter().any(|phrase| has(words, phrase)));
+    (begins || you || phrase) && !refused
+}
+
+/// `someone on the phone`, `quelqu'un au téléphone`, `je peux avoir quelqu'un`
+fn is_heard(after: &[&str]) -> bool {
+    let skipped = after.iter().take_while(|word| SMALL.contains(word) && !HUMANS.contains(word)).count();
+    let Some((who, rest)) = after.get(skipped..).and_then(<[&str]>::split_first) else { return false };
+    let rest = match (*who, rest) {
+        ("quelqu", ["un" | "une", rest @ ..]) => rest,
+        (who, rest) if SOMEBODY.contains(&who) || HUMANS.contains(&who) => rest,
+        _ => return false,
+    };
+    let near = rest.get(..rest.len().min(8)).unwrap_or_default();
+    let polite =
+        rest.iter().all(|word| POLITE.contains(word) || ["real", "de", "reel", "vrai", "here", "la"].contains(word));
+    polite || HEARD.iter().any(|phrase| has(near, phrase))
+}
+
+/// `help from a real person`, and not `is this answer from a human`.
+fn is_help(before: &[&str], after: &[&str]) -> bool {
+    let told = before.iter().any(|word| ["is", "was", "est", "were", "are"].contains(word));
+    let Some((first, rest)) = after.split_first() else { return false };
+    !told && HELP_FROM.contains(first) && !rest.is_empty() && human_follows(rest, false)
+}
+
+/// `put a human on`, `get your boss on the line`
+fn is_put_on(verb: &str, after: &[&str]) -> bool {
+    let on = after.iter().position(|word| ["on", "through"].contains(word));
+    let who = on.and_then(|on| after.get(..on)).unwrap_or_default();
+    ["put", "get", "bring"].contains(&verb) && (1..=5).contains(&who.len()) && human_follows(who, true)
+}
+
+/// `enough of the bot`, `no more automated answers`, `ras le bol du robot`
+fn has_enough(before: &[&str], machine: &str) -> bool {
+    let near = before.get(before.len().saturating_sub(6)..).unwrap_or_default();
+    let said = ENOUGH.iter().any(|phrase| {
+        (0..near.len()).any(|at| {
+            let count = phrase.split(' ').count();
+            let after = near.get(at + count..).unwrap_or_default();
+            near.get(at..).is_some_and(|rest| begins(rest, phrase))
+                && after
+                    .iter()
+                    .all(|word| SMALL.contains(word) || ["this", "these", "that", "ce", "ces", "au"].contains(word))
+        })
+    });
+    MACHINES.contains(&machine) && said
+}
+
+/// Whether words begin with a phrase.
+fn begins(words: &[&str], phrase: &str) -> bool {
+    let count = phrase.split(' ').count();
+    words.get(..count).is_some_and(|some| some.iter().copied().eq(phrase.split(' ')))
+}
+
+/// Whether a phrase stands among words.
+fn has(words: &[&str], phrase: &str) -> bool {
+    (0..words.len()).any(|at| words.get(at..).is_some_and(|rest| begins(rest, phrase)))
+}
+
+/// A word as it was meant, if it is nearly one of those that tell.
+fn spelt(word: String) -> String {
+    if word.chars().count() < SPELT_CHARS_MIN || NOT_SPELT.contains(&word.as_str()) || SPELT.contains(&word.as_str()) {
+        return word;
+    }
+    let near = |known: &&&str| known.chars().next() == word.chars().next() && strsim::osa_distance(known, &word) == 1;
+    SPELT.iter().find(near).map_or(word.clone(), |known| (*known).to_owned())
 }
 
 /// `transfer me to …`, `put me through to …`, `mettez-moi en relation avec …`, `passez-moi un …`

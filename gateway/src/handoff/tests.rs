@@ -125,6 +125,62 @@ const NOT_REQUESTS: &[&str] = &[
     "can someone else use my account",
 ];
 
+/// By classes of phrases: being heard, called, put on, put through; having had enough of machines; typing errors.
+const CLASSES_OF_REQUESTS: &[&str] = &[
+    "can i get somebody on the line",
+    "I want to have a word with a human",
+    "please ring me",
+    "je voudrais que quelqu'un m'appelle",
+    "I am tired of this chatbot",
+    "quel numéro je dois appeler pour avoir quelqu'un",
+    "connect me to support pls",
+    "i wish to speak with a real live person not a computer",
+    "could i please be put through to an adviser",
+    "is it possible to talk with a member of your team",
+    "c'est possible de parler à quelqu'un svp",
+    "je préfère avoir un humain",
+    "donnez-moi un conseiller",
+    "j'en ai marre de ce robot",
+    "need to speak to a manger",
+    "human agent pls",
+    "any human there?",
+    "je veux une vraie réponse d'un humain",
+    "vous êtes joignables par téléphone ?",
+    "how can I reach a person",
+    "let me speak with your supervisor now",
+    "someone please contact me",
+    "a quel numero peut on vous joindre",
+];
+
+const CLASSES_OF_NOT_REQUESTS: &[&str] = &[
+    "Pouvez-vous me conseiller une pointure ?",
+    "will the driver ring me",
+    "le livreur va-t-il m'appeler ?",
+    "I want to change my phone number",
+    "can someone sign for my parcel",
+    "is this answer from a human?",
+    "j'ai besoin d'un conseil",
+    "there is no one at home to get it",
+    "do you have someone famous in your ads",
+    "Vous appelez ça un service ?",
+    "I hate robots",
+    "I need someone else's size",
+    "j'ai vu quelqu'un avec vos chaussures",
+    "can I have a personal invoice",
+    "que me conseillez-vous",
+    "the manager of my company wants an invoice",
+    "j'aimerais un conseil pour choisir",
+    "do I have to talk to the courier",
+    "can I get a person's name engraved",
+    "le transporteur doit me rappeler",
+    "I called you yesterday",
+    "your colleague told me to send a photo",
+    "quelqu'un d'autre peut signer ?",
+    "no answer from the courier",
+    "is there someone at the pick-up point on sundays",
+    "I want to return this, it was a gift for someone",
+];
+
 /// Collected apart from the above, by somebody who had not seen it.
 const MORE_REQUESTS: &[&str] = &[
     "Thanks. I want to talk to a human, please.",
@@ -221,13 +277,19 @@ const MORE_NOT_REQUESTS: &[&str] = &[
 
 #[test]
 fn requests_for_a_human_are_heard() {
-    let missed: Vec<_> = REQUESTS.iter().chain(MORE_REQUESTS).filter(|text| !asks_for_human(text)).collect();
+    let missed: Vec<_> =
+        REQUESTS.iter().chain(MORE_REQUESTS).chain(CLASSES_OF_REQUESTS).filter(|text| !asks_for_human(text)).collect();
     assert!(missed.is_empty(), "missed: {missed:#?}");
 }
 
 #[test]
 fn what_only_looks_like_one_is_left_to_the_agent() {
-    let wrong: Vec<_> = NOT_REQUESTS.iter().chain(MORE_NOT_REQUESTS).filter(|text| asks_for_human(text)).collect();
+    let wrong: Vec<_> = NOT_REQUESTS
+        .iter()
+        .chain(MORE_NOT_REQUESTS)
+        .chain(CLASSES_OF_NOT_REQUESTS)
+        .filter(|text| asks_for_human(text))
+        .collect();
     assert!(wrong.is_empty(), "taken for requests: {wrong:#?}");
 }
 

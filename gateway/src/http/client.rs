@@ -3,31 +3,36 @@
 //! One per runtime: connections are pooled where they are used, so a call on one core never wakes another.
 //! It waits for a connection and for the head of the answer within the deadline it is given, follows no
 //! redirect, decompresses nothing and retries nothing: whether a second try is safe is the caller's knowledge.
-//! Interim answers (1xx) are skipped; a head over its bounds breaks the connection.
+//! A pool has one connection of HTTP/2 to each place, so calls that should not share one go by pools of their own
+//! ([`Way`]). Interim answers (1xx) are skipped; a head over its bounds breaks the connection.
 
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::Scheme;
 use http::{Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client as PooledClient, Error as PooledError};
+use hyper_util::client::legacy::{Client as PooledClient, Error as PooledError, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
 
 use crate::http::resolve::Resolver;
 use crate::http::slots::Slots;
 
+type Pool = PooledClient<Connector, Full<Bytes>>;
 type Https = HttpsConnector<HttpConnector<Resolver>>;
 
-/// Idle connections kept to one host, per pool.
-const IDLE_PER_HOST_MAX: usize = 256;
+/// Idle connections kept to one host, per pool: 28 KiB each. Calls with a slot share a pool with 99 others at most.
+const IDLE_PER_HOST_MAX: usize = 100;
 /// An idle connection is closed after this. Below the 60–75 s most servers use, so we close first and do not
 /// send on a connection that the other side is closing.
 const IDLE_LIFE: Duration = Duration::from_secs(50);
@@ -38,11 +43,28 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The same for HTTP/2, where it counts decompressed.
 const HEAD_BYTES_MAX_H2: u32 = 64 * 1024;
 
-/// A pool of connections. Clones share it.
+/// Pools of connections. Clones share them.
 #[derive(Clone)]
 pub struct Client {
-    pool: PooledClient<Connector, Full<Bytes>>,
+    pools: Arc<Pools>,
     slots: Slots,
+}
+
+/// By which connections a call goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Way {
+    /// Calls of different groups share no connection.
+    pub group: usize,
+    /// In plaintext HTTP/2 is spoken without asking. With TLS the two sides agree on a protocol, whatever stands here.
+    pub http2: bool,
+}
+
+struct Pools {
+    connector: Connector,
+    /// For calls that go no particular way.
+    usual: Pool,
+    /// As many as there have been groups, which `connections_max` bounds.
+    others: Mutex<HashMap<Way, Pool>>,
 }
 
 /// Connects within one deadline for all of it: name, TCP and TLS. The parts have none or their own, and a host
@@ -83,17 +105,9 @@ impl Client {
         tcp.set_connect_timeout(Some(connect));
         let https =
             HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_all_versions().wrap_connector(tcp);
-        let pool = PooledClient::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-            .pool_idle_timeout(IDLE_LIFE)
-            // A retry on a connection that turned out closed is safe only if nothing was sent; the pool knows.
-            .retry_canceled_requests(true)
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .http2_max_header_list_size(HEAD_BYTES_MAX_H2)
-            .build(Connector { https, wait: connect });
-        Self { pool, slots: Slots::default() }
+        let connector = Connector { https, wait: connect };
+        let usual = connector.pool(false);
+        Self { pools: Arc::new(Pools { connector, usual, others: Mutex::default() }), slots: Slots::default() }
     }
 
     /// How many calls may be open at once, by place. Not taken by [`Client::send`]: who bounds its calls does.
@@ -103,12 +117,49 @@ impl Client {
 
     /// Sends and waits for the head of the answer, at most `wait`.
     pub async fn send(&self, request: Request<Full<Bytes>>, wait: Duration) -> Result<Response<Incoming>, SendError> {
-        match tokio::time::timeout(wait, self.pool.request(request)).await {
+        self.send_by(Way::default(), request, wait).await
+    }
+
+    /// The same by the connections of `way`.
+    pub async fn send_by(
+        &self,
+        way: Way,
+        request: Request<Full<Bytes>>,
+        wait: Duration,
+    ) -> Result<Response<Incoming>, SendError> {
+        match tokio::time::timeout(wait, self.pools.request(way, request)).await {
             Err(_) => Err(SendError::Timeout(wait)),
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) if error.is_connect() => Err(SendError::Connect(error)),
             Ok(Err(error)) => Err(SendError::Broken(error)),
         }
+    }
+}
+
+impl Connector {
+    fn pool(&self, http2: bool) -> Pool {
+        PooledClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+            .pool_idle_timeout(IDLE_LIFE)
+            // A retry on a connection that turned out closed is safe only if nothing was sent; the pool knows.
+            .retry_canceled_requests(true)
+            .http1_max_buf_size(HEAD_BYTES_MAX)
+            .http2_max_header_list_size(HEAD_BYTES_MAX_H2)
+            .http2_only(http2)
+            .build(self.clone())
+    }
+}
+
+impl Pools {
+    fn request(&self, way: Way, request: Request<Full<Bytes>>) -> ResponseFuture {
+        let way = Way { http2: way.http2 && request.uri().scheme() != Some(&Scheme::HTTPS), ..way };
+        if way == Way::default() {
+            return self.usual.request(request);
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.entry(way).or_insert_with(|| self.connector.pool(way.http2)).request(request)
     }
 }
 

@@ -9,3 +9,4 @@ pub mod respond;
 pub mod client;
 pub mod resolve;
 pub mod slots;
+pub mod unreachable;

@@ -4,9 +4,13 @@
 //! waits for it, until one of us has no descriptors left. A call holds a [`Slot`] from before it is sent until its
 //! answer's body is dropped; on HTTP/1 that is a connection, on HTTP/2 a stream.
 //!
+//! A connection of HTTP/2 takes as many streams as its server likes, often 100, and more wait in it unseen. So slots
+//! are numbered, the lowest free number first, and every hundred of them have connections of their own.
+//!
 //! Kept beside the pool and, like it, one per runtime: taking a slot never wakes another core.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +19,47 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Places remembered. An installation has a handful; those nobody uses go first when a reload brings others.
 const PLACES_MAX: usize = 1_024;
 
+/// Calls that share a connection on HTTP/2: what its standard asks servers to take at least.
+const GROUP_CALLS: usize = 100;
+
 /// The right to one call. Dropping it makes room for the next.
 #[derive(Debug)]
 pub struct Slot {
+    number: usize,
+    numbers: Arc<Mutex<Numbers>>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Slot {
+    /// The calls that may share a connection with this one have the same.
+    pub fn group(&self) -> usize {
+        self.number / GROUP_CALLS
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Before the permit, so that there are never more numbers than permits.
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).free.push(Reverse(self.number));
+    }
+}
+
+/// The numbers of a place's slots.
+#[derive(Debug, Default)]
+struct Numbers {
+    free: BinaryHeap<Reverse<usize>>,
+    /// The first that was never taken.
+    next: usize,
+}
+
+impl Numbers {
+    fn take(&mut self) -> usize {
+        if let Some(Reverse(number)) = self.free.pop() {
+            return number;
+        }
+        self.next += 1;
+        self.next - 1
+    }
 }
 
 /// Room by the place's name. Clones share it.
@@ -31,33 +72,42 @@ pub struct Slots {
 struct Place {
     max: usize,
     room: Arc<Semaphore>,
+    numbers: Arc<Mutex<Numbers>>,
 }
 
 impl Slots {
     /// A slot, if there is one now.
     pub fn take_now(&self, place: &Arc<str>, max: usize) -> Option<Slot> {
-        self.room(place, max).try_acquire_owned().ok().map(|permit| Slot { _permit: permit })
+        let (room, numbers) = self.room(place, max);
+        Some(slot(room.try_acquire_owned().ok()?, numbers))
     }
 
     /// A slot, if one gets free within `wait`. Those who wait are served in order.
     pub async fn take(&self, place: &Arc<str>, max: usize, wait: Duration) -> Option<Slot> {
-        let permit = tokio::time::timeout(wait, self.room(place, max).acquire_owned()).await.ok()?;
-        permit.ok().map(|permit| Slot { _permit: permit })
+        let (room, numbers) = self.room(place, max);
+        let permit = tokio::time::timeout(wait, room.acquire_owned()).await.ok()?;
+        Some(slot(permit.ok()?, numbers))
     }
 
     /// A place whose maximum changed starts afresh: for as long as calls under the old one last, the two add up.
-    fn room(&self, place: &Arc<str>, max: usize) -> Arc<Semaphore> {
+    fn room(&self, place: &Arc<str>, max: usize) -> (Arc<Semaphore>, Arc<Mutex<Numbers>>) {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = places.get(place).filter(|known| known.max == max) {
-            return Arc::clone(&known.room);
+            return (Arc::clone(&known.room), Arc::clone(&known.numbers));
         }
         if places.len() >= PLACES_MAX {
             places.retain(|_, place| place.room.available_permits() < place.max);
         }
         let room = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        places.insert(Arc::clone(place), Place { max, room: Arc::clone(&room) });
-        room
+        let numbers = Arc::<Mutex<Numbers>>::default();
+        places.insert(Arc::clone(place), Place { max, room: Arc::clone(&room), numbers: Arc::clone(&numbers) });
+        (room, numbers)
     }
+}
+
+fn slot(permit: OwnedSemaphorePermit, numbers: Arc<Mutex<Numbers>>) -> Slot {
+    let number = numbers.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Slot { number, numbers, _permit: permit }
 }
 
 #[cfg(test)]
@@ -84,6 +134,28 @@ mod tests {
         let _held = slots.take_now(&place, 1).unwrap();
         assert!(slots.take_now(&place, 1).is_none());
         assert!(slots.take_now(&place, 3).is_some());
+    }
+
+    #[test]
+    fn the_lowest_number_that_is_free_is_taken_first() {
+        let slots = Slots::default();
+        let place: Arc<str> = "place".into();
+        let mut held: Vec<Slot> = (0..250).filter_map(|_| slots.take_now(&place, 250)).collect();
+        assert_eq!(
+            held.iter().map(Slot::group).collect::<Vec<_>>(),
+            [[0; 100].as_slice(), &[1; 100], &[2; 50]].concat()
+        );
+        held.drain(120..130);
+        held.drain(10..20);
+        let groups: Vec<_> = (0..20)
+            .filter_map(|_| slots.take_now(&place, 250))
+            .map(|slot| {
+                let group = slot.group();
+                held.push(slot);
+                group
+            })
+            .collect();
+        assert_eq!(groups, [[0; 10], [1; 10]].concat());
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl Checkpoint {
 
 fn opened<'a>(connection: &'a mut Option<Connection>, dir: &std::path::Path) -> Option<&'a Connection> {
     if connection.is_none() {
-        match schema::connect(dir) {
+        match schema::connect_beside(dir) {
             Ok(open) => *connection = Some(open),
             Err(error) => warn!(error = %chain(&error), "Inbox not opened for checkpoints."),
         }

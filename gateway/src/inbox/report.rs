@@ -199,6 +199,15 @@ impl Report {
         })
     }
 
+    /// When the channel's last delivery came, of those that are kept: Unix ms.
+    pub fn last_delivery_ms(&self, tenant: &str, channel: &str) -> Result<Option<i64>, ReportError> {
+        self.read(|db| {
+            let sql = "SELECT max(d.received_at_ms) FROM conversations c JOIN deliveries d ON d.conversation = c.id
+                       WHERE c.tenant = ?1 AND c.channel = ?2";
+            db.query_row(sql, [tenant, channel], |row| row.get(0))
+        })
+    }
+
     fn read<T>(&self, ask: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>) -> Result<T, ReportError> {
         let view = self.db.unchecked_transaction();
         view.and_then(|view| ask(&view)).map_err(|error| ReportError::Read(self.path.clone(), error))

@@ -120,30 +120,44 @@ pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join("inbox.db")
 }
 
-/// A connection that may write.
+/// Pages the writer keeps: the unfinished part of the tables, the tops of the indices, what one transaction changes.
+const WRITER_CACHE_KIB: i64 = 4 * 1024;
+/// Pages every other connection keeps: the tops of the indices. The rest is in the system's cache, one copy for all.
+const READER_CACHE_KIB: i64 = 1024;
+
+/// The writer's connection.
 pub(super) fn connect(dir: &Path) -> Result<Connection, InboxError> {
+    open(dir, WRITER_CACHE_KIB)
+}
+
+/// Any other that may write: the keeper's, which copies the log.
+pub(super) fn connect_beside(dir: &Path) -> Result<Connection, InboxError> {
+    open(dir, READER_CACHE_KIB)
+}
+
+fn open(dir: &Path, cache_kib: i64) -> Result<Connection, InboxError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path(dir), flags).map_err(InboxError::Open)?;
-    prepare(&connection).map_err(InboxError::Open)?;
+    prepare(&connection, cache_kib).map_err(InboxError::Open)?;
     Ok(connection)
 }
 
 /// A connection for reading.
 pub(super) fn connect_reader(dir: &Path) -> Result<Connection, InboxError> {
-    let connection = connect(dir)?;
+    let connection = connect_beside(dir)?;
     connection.pragma_update(None, "query_only", true).map_err(InboxError::Open)?;
     Ok(connection)
 }
 
-fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
+fn prepare(connection: &Connection, cache_kib: i64) -> Result<(), rusqlite::Error> {
     connection.busy_timeout(LOCK_WAIT)?;
     // Only has an effect on a file that has no page yet, and must come before the log is chosen.
     connection.pragma_update(None, "page_size", 8192)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    // Negative: KiB. The unfinished part of the tables and the tops of the indices.
-    connection.pragma_update(None, "cache_size", -16_384)?;
+    // Negative: KiB.
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.set_prepared_statement_cache_capacity(64);
     seal::register(connection)
 }

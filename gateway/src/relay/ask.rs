@@ -3,6 +3,7 @@
 //! A model that fails as often as it may be tried, or whose tokens nobody pays for, gives way to the next of its
 //! agent's `fallback`; after the last a human takes over. What a model used is counted whatever came of it.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::pin;
@@ -49,20 +50,10 @@ pub(super) async fn ask(
     may_start_over: bool,
 ) -> Result<Asked, InboxError> {
     let none_left = quota::used_up(conversation).await?;
-    let texts: Vec<&str> = conversation.known.asks().iter().map(|ask| ask.text.as_str()).collect();
-    // Else the agent is told what it was, and the customer may be asked to write.
-    let to_human = conversation.channel.handoff.unreadable == Unreadable::Human;
-    let unreadable = to_human && conversation.known.asks().iter().any(|ask| ask.unreadable);
-    // Where the plan has no handoff and the operator nothing to say about it, the agent goes on, if it may.
-    let heard = conversation.handoff || (declines(conversation) && !none_left);
-    let customer_text = if heard { texts.join("\n") } else { String::new() };
     let channel = Arc::clone(&conversation.channel);
     let agent = channel.agent_for(conversation.known.chatwoot_inbox_id, conversation.known.medium);
     let chain: Vec<&Arc<config::Agent>> = [agent].into_iter().chain(&agent.fallback).collect();
-    let unpaid = conversation.payer.used_up() && chain.iter().all(|agent| costs(agent));
-    let quota_used_up = none_left || unpaid;
-    let signals = Signals { customer_text: &customer_text, unreadable, quota_used_up, ..Signals::default() };
-    if let Some(reason) = handoff::decide(&signals) {
+    if let Some(reason) = needs_human(conversation, &chain, none_left) {
         return Ok(Asked::Handoff(reason, ByAgent::default()));
     }
     let history = conversation.history().await?;
@@ -81,20 +72,19 @@ pub(super) async fn ask(
         level_max: Level::opened_by(&payer.policy),
     };
     let took = Mutex::new(TurnTokens::default());
-    let answering = first_answer(&relay, &payer, &chain, question, &took);
+    let answering = first_answer(&relay, &payer, &chain, &question, &took);
     // A courtesy: whether it arrives does not matter, and nothing waits for it.
-    let typing = async {
+    let mut typing = Some(Box::pin(async move {
         let _ = client.typing(id, true).await;
-        std::future::pending::<()>().await;
-    };
-    let ended = {
-        pin!(answering, typing);
+    }));
+    let asked = {
+        pin!(answering);
         loop {
             tokio::select! {
-                answer = &mut answering => break asked(answer),
-                () = &mut typing => {}
+                answer = &mut answering => break told(answer),
+                () = ended(&mut typing) => {}
                 () = conversation.wake.wait() => {
-                    conversation.catch_up().await?;
+                    Box::pin(conversation.catch_up()).await?;
                     if let Err(why) = conversation.known.ours() {
                         break Asked::NotOurs(why);
                     }
@@ -106,7 +96,7 @@ pub(super) async fn ask(
         }
     };
     conversation.tokens.add(took.into_inner().unwrap_or_else(PoisonError::into_inner));
-    Ok(ended)
+    Ok(asked)
 }
 
 /// One try of an agent. What it takes is counted when this ends, whatever came of it: also when the answer is dropped
@@ -128,6 +118,29 @@ impl Drop for Try<'_> {
     }
 }
 
+/// Why a human has it before any agent is asked, if so.
+fn needs_human(conversation: &Conversation, chain: &[&Arc<config::Agent>], none_left: bool) -> Option<HandoffReason> {
+    let asks = conversation.known.asks();
+    // Else the agent is told what it was, and the customer may be asked to write.
+    let to_human = conversation.channel.handoff.unreadable == Unreadable::Human;
+    let unreadable = to_human && asks.iter().any(|ask| ask.unreadable);
+    // Where the plan has no handoff and the operator nothing to say about it, the agent goes on, if it may.
+    let heard = conversation.handoff || (declines(conversation) && !none_left);
+    let texts: Vec<&str> = asks.iter().filter(|_| heard).map(|ask| ask.text.as_str()).collect();
+    let unpaid = conversation.payer.used_up() && chain.iter().all(|agent| costs(agent));
+    let quota_used_up = none_left || unpaid;
+    handoff::decide(&Signals { customer_text: &texts.join("\n"), unreadable, quota_used_up, ..Signals::default() })
+}
+
+/// Waits for the end of what runs beside, and frees it: an answer may take minutes. Then there is nothing to wait for.
+async fn ended(beside: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
+    match beside {
+        Some(running) => running.await,
+        None => std::future::pending().await,
+    }
+    *beside = None;
+}
+
 /// Its answers cost tokens.
 fn costs(agent: &config::Agent) -> bool {
     matches!(agent.kind, AgentKind::OpenAi(_))
@@ -138,7 +151,7 @@ async fn first_answer(
     relay: &Relay,
     payer: &Payer,
     chain: &[&Arc<config::Agent>],
-    question: Question<'_>,
+    question: &Question<'_>,
     took: &Mutex<TurnTokens>,
 ) -> Option<(String, Answered)> {
     for (place, agent) in chain.iter().enumerate() {
@@ -157,7 +170,7 @@ async fn tried(
     relay: &Relay,
     payer: &Payer,
     agent: &config::Agent,
-    question: Question<'_>,
+    question: &Question<'_>,
     took: &Mutex<TurnTokens>,
 ) -> Option<Answered> {
     let mut tries = Tries::new(relay.parts.limits.agent_tries);
@@ -183,7 +196,7 @@ async fn tried(
     }
 }
 
-fn asked(answered: Option<(String, Answered)>) -> Asked {
+fn told(answered: Option<(String, Answered)>) -> Asked {
     let Some((agent, Answered { answer, actions, .. })) = answered else {
         return Asked::Handoff(HandoffReason::AgentFailed, ByAgent::default());
     };

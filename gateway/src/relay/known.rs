@@ -7,8 +7,6 @@
 //!
 //! Pure: it asks nobody and stores nothing.
 
-use std::collections::BTreeMap;
-
 use super::idle::{self, CLOSED_BY_US};
 use crate::chatwoot::event::{
     self, Assignee, AttachmentKind, ConversationView, Event, EventKind, Message, Parsed, Sender, Status, TurnMark,
@@ -74,8 +72,8 @@ pub(super) struct Known {
     retracted: Vec<i64>,
     /// Words of voice notes that came in updates.
     heard: Vec<(u64, String)>,
-    /// New lines of the transcript.
-    lines: BTreeMap<u64, Line>,
+    /// New lines of the transcript, by their messages' numbers.
+    lines: Vec<Line>,
     /// Our own messages that were seen at Chatwoot.
     echoes: Vec<(TurnMark, u64)>,
     /// Deliveries read, and the newest of them.
@@ -111,7 +109,7 @@ impl Known {
             asks: Vec::new(),
             heard: Vec::new(),
             retracted: Vec::new(),
-            lines: BTreeMap::new(),
+            lines: Vec::new(),
             echoes: Vec::new(),
             seqs: Vec::new(),
             last_seq: 0,
@@ -216,14 +214,31 @@ impl Known {
             Voice::Human | Voice::Agent => {}
         }
         if !text.is_empty() && (kind == EventKind::MessageCreated || !ours) {
-            self.lines.insert(message.id, Line { message_id: message.id, voice, text });
+            self.line(Line { message_id: message.id, voice, text });
         }
     }
 
     fn ask(&mut self, stored: &Stored, message_id: u64, text: String, readable: Readable) {
         let Stored { seq, received_at_ms, .. } = *stored;
         let (unreadable, wordless) = (readable != Readable::Yes, readable == Readable::Later);
+        // Nearly always there is one, and it waits for long.
+        self.asks.reserve_exact(1);
         self.asks.push(Ask { seq, told_seq: seq, message_id, received_at_ms, text, unreadable, wordless });
+    }
+
+    /// A line, in the place of an earlier form of it if there is one.
+    fn line(&mut self, line: Line) {
+        match self.lines.binary_search_by_key(&line.message_id, |known| known.message_id) {
+            Ok(at) => {
+                if let Some(known) = self.lines.get_mut(at) {
+                    *known = line;
+                }
+            }
+            Err(at) => {
+                self.lines.reserve_exact(1);
+                self.lines.insert(at, line);
+            }
+        }
     }
 
     /// Applies what a payload shows of the conversation, unless a newer one was applied already.
@@ -340,7 +355,7 @@ impl Known {
 
     /// New lines, in order.
     pub(super) fn lines(&self) -> impl Iterator<Item = &Line> {
-        self.lines.values()
+        self.lines.iter()
     }
 }
 

@@ -20,7 +20,8 @@ use crate::chatwoot::client::Chatwoot;
 use crate::config::Channel;
 use crate::conversation::{Speaker, Utterance};
 use crate::inbox::{
-    ConversationKey, ConversationRow, Finish, InboxError, Line, OpenTurn, PUT_OFF_MAX_MS, TurnTokens, Voice, Work,
+    ConversationKey, ConversationRow, Finish, InboxError, Line, Loaded, OpenTurn, PUT_OFF_MAX_MS, TurnTokens, Voice,
+    Work,
 };
 
 /// Deliveries read at once.
@@ -121,11 +122,13 @@ async fn step(
     wake: &Arc<Wake>,
 ) -> Result<Option<TurnEnd>, InboxError> {
     let parts = &relay.parts;
-    let Some(loaded) = parts.inbox.load(row, 0, PAGE).await? else { return Ok(None) };
-    if loaded.deliveries.is_empty() && loaded.turn.is_none() {
+    let Some(Loaded { state, turn, deliveries, not_before_ms, .. }) = parts.inbox.load(row, 0, PAGE).await? else {
+        return Ok(None);
+    };
+    if deliveries.is_empty() && turn.is_none() {
         return Ok(None);
     }
-    let wait_ms = loaded.not_before_ms.saturating_sub(parts.clock.now_ms());
+    let wait_ms = not_before_ms.saturating_sub(parts.clock.now_ms());
     if (1..=PUT_OFF_MAX_MS).contains(&wait_ms) {
         return Ok(Some(TurnEnd::Later(Duration::from_millis(wait_ms.unsigned_abs()))));
     }
@@ -137,27 +140,28 @@ async fn step(
         parts.inbox.defer(row, until).await?;
         return Ok(Some(TurnEnd::Later(NO_CHANNEL_PAUSE)));
     };
-    let client = relay.chatwoot(&channel);
-    let mut known = Known::new(channel.bot_id, loaded.state);
-    known.read(&loaded.deliveries);
+    let more = deliveries.len() >= PAGE;
     let mut conversation = Conversation {
         relay: Arc::clone(relay),
         row,
         key: key.clone(),
-        channel,
+        client: relay.chatwoot(&channel),
         handoff,
         payer,
-        client,
         wake: Arc::clone(wake),
-        known,
+        known: Known::new(channel.bot_id, state),
+        channel,
         place: None,
         tokens: TurnTokens::default(),
         tenant_turns: Arc::clone(tenant_turns),
     };
-    if loaded.deliveries.len() >= PAGE {
+    conversation.known.read(&deliveries);
+    // A turn waits for long: their bodies do not.
+    drop(deliveries);
+    if more {
         conversation.catch_up().await?;
     }
-    turn::run(&mut conversation, loaded.turn).await.map(Some)
+    turn::run(&mut conversation, turn).await.map(Some)
 }
 
 impl Conversation {

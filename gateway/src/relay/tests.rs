@@ -200,3 +200,13 @@ fn a_body_that_cannot_be_read_ends_without_an_effect() {
     known.read(&[broken]);
     assert_eq!((known.asks().len(), known.ending("signal", i64::MAX).deliveries), (0, vec![(1, "signal")]));
 }
+
+/// Ten thousand lanes may wait at once, each for as long as a model thinks, and each is a task of this size.
+#[test]
+fn a_lane_that_waits_is_small() {
+    fn size_of_future<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+    let bytes = size_of_future(super::lane::run);
+    assert!(bytes < 6 * 1024, "{bytes} bytes");
+}

@@ -4,6 +4,9 @@
 //! → make the answer durable → post it once → end. Something new is heard all along: a human who speaks or takes the
 //! conversation ends the turn at once, a newer message of the customer starts it over with both.
 //!
+//! Thousands of turns wait for their agents at once, and a future is as large as the largest it holds: so what comes
+//! before and after the asking is boxed, and takes memory while it runs only.
+//!
 //! The order of the phases stands in [`run`] and nowhere else. Whom it asks is `ask`; how a message is posted once is
 //! `deliver`; what is done beside it is `act`; how a human gets the conversation is `handover`.
 
@@ -61,12 +64,12 @@ pub(super) enum Gate {
 /// Takes a conversation's turn. `open` is one that had begun to post when we last stopped.
 pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>) -> Result<TurnEnd, InboxError> {
     if let Some(turn) = open {
-        return resume(conversation, turn).await;
+        return Box::pin(resume(conversation, turn)).await;
     }
     if conversation.known.asks().is_empty() {
         return match conversation.known.idle {
-            Some(message_id) => idle::settle(conversation, message_id).await,
-            None => signals(conversation).await,
+            Some(message_id) => Box::pin(idle::settle(conversation, message_id)).await,
+            None => Box::pin(signals(conversation)).await,
         };
     }
     let mut superseded = 0;
@@ -75,13 +78,13 @@ pub(super) async fn run(conversation: &mut Conversation, open: Option<OpenTurn>)
             return Ok(TurnEnd::Stopped);
         }
         if let Err(why) = conversation.known.ours()
-            && let Some(end) = leave_or_take_back(conversation, why).await?
+            && let Some(end) = Box::pin(leave_or_take_back(conversation, why)).await?
         {
             return Ok(end);
         }
         if conversation.known.asks().is_empty() {
             // All of it was deleted.
-            return signals(conversation).await;
+            return Box::pin(signals(conversation)).await;
         }
         let Some(_permits) = conversation.permits().await else { return Ok(TurnEnd::Stopped) };
         let running = conversation.relay.parts.metrics.relay.turns_running.clone();
@@ -114,18 +117,20 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
     let (reply, by) = match asked {
         Asked::Reply(reply, by) => (reply, by),
         Asked::Handoff(HandoffReason::AskedFor | HandoffReason::AgentDecided, _) if declines(conversation) => {
-            (handover::decline(conversation).await?, ByAgent::default())
+            (Box::pin(handover::decline(conversation)).await?, ByAgent::default())
         }
         Asked::Superseded => return Ok(None),
-        Asked::NotOurs(why) => return leave_or_take_back(conversation, why).await,
-        Asked::Handoff(reason, by) => return hand_over(conversation, turn, upto_seq, reason, by).await.map(Some),
+        Asked::NotOurs(why) => return Box::pin(leave_or_take_back(conversation, why)).await,
+        Asked::Handoff(reason, by) => {
+            return Box::pin(hand_over(conversation, turn, upto_seq, reason, by)).await.map(Some);
+        }
     };
     let posts = replies(conversation, &reply).into_iter().chain(actions(&by.actions)).collect();
     let by = by.agent.as_deref();
     match read_again(conversation).await? {
         Gate::Ours if may_start_over && conversation.known.asked_after(upto_seq) => return Ok(None),
         Gate::Ours => {}
-        Gate::NotOurs(why) => return leave_or_take_back(conversation, why).await,
+        Gate::NotOurs(why) => return Box::pin(leave_or_take_back(conversation, why)).await,
         Gate::Gone => return conversation.finish(NOT_OURS, i64::MAX, None, Vec::new()).await.map(Some),
         Gate::Later => {
             // The answer is kept, so that the agent need not be asked again when Chatwoot is back.
@@ -135,7 +140,7 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
         Gate::Stopped => return Ok(Some(TurnEnd::Stopped)),
     }
     let planned = plan(conversation, turn, upto_seq, None, by, posts, true).await?;
-    reply_with(conversation, planned, Some(0)).await.map(Some)
+    Box::pin(reply_with(conversation, planned, Some(0))).await.map(Some)
 }
 
 /// Whether a wish for a human is answered with the operator's notice instead (D17).
@@ -160,7 +165,6 @@ async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError
     let voice = conversation.relay.parts.limits.voice_wait;
     let begun = conversation.relay.parts.clock.monotonic();
     loop {
-        conversation.catch_up().await?;
         if conversation.known.ours().is_err() {
             return Ok(true);
         }
@@ -182,6 +186,7 @@ async fn burst_ended(conversation: &mut Conversation) -> Result<bool, InboxError
         if conversation.listen(left).await == Waited::Stopping {
             return Ok(false);
         }
+        conversation.catch_up().await?;
     }
 }
 

@@ -305,3 +305,33 @@ async fn one_of_chatwoot_s_inboxes_may_have_an_agent_of_its_own() {
     assert!(world.replies(key)[0].contains("tracking page"), "{:?}", world.replies(key));
     assert_eq!(world.llm.totals().started, 0);
 }
+
+/// The customer clicks one of the options of a question, which comes as a change of our own message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_option_picked_in_the_widget_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let page =
+        "# Delivery\n\n## How long does delivery take?\n\nTwo days.\n\n## What does delivery cost?\n\nFive euros.";
+    std::fs::write(folder.path().join("delivery.md"), page).unwrap();
+    let more = format!("[[agent]]\nid = \"docs\"\nkind = \"knowledge\"\ndir = {:?}\n", folder.path());
+    let written = |chatwoot: &FakeChatwoot, llm: &FakeLlm| {
+        let inbox = chatwoot.world().chatwoot_inbox_id;
+        let choice = format!("agents = [{{ chatwoot_inbox = {inbox}, agent = \"docs\" }}]");
+        toml(chatwoot, llm, PLANS, "", &choice) + &more
+    };
+    let world = World::start_changed(Settings::default(), written).await;
+    let key = world.customer_says("delivery").await;
+    world.until_replied(key, 1).await;
+    world.settled().await;
+    let conversation = world.chatwoot.conversation(key).unwrap();
+    let asked = conversation.messages.iter().find(|message| message.content_type == "input_select").unwrap();
+    let items = asked.content_attributes["items"].as_array().unwrap();
+    let cost = items.iter().find(|item| item["title"].as_str().unwrap().contains("cost")).unwrap();
+    let picked = json!([{"title": cost["title"], "value": cost["value"]}]);
+    world.chatwoot.customer(key).answers(asked.id, picked).unwrap();
+    world.until_replied(key, 2).await;
+    world.settled().await;
+    assert!(world.replies(key)[1].starts_with("Five euros."), "{:?}", world.replies(key));
+    assert_eq!(world.chatwoot.status(key), Some(Status::Pending), "no human was needed");
+    assert_eq!(world.llm.totals().started, 0);
+}

@@ -21,6 +21,7 @@ mod inbox_report;
 mod ledger;
 mod limits;
 mod neighbours;
+mod onboarding;
 mod relay;
 mod reload;
 mod swagger;

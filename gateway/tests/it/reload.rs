@@ -126,3 +126,38 @@ async fn no_call_sees_half_a_configuration() {
     assert!(llm.calls().iter().all(|call| ["llama", "other"].contains(&call.model.as_str())));
     assert_eq!(gateway.metric("relais_requests_in_flight{route=\"chat\"}").await, 0.0);
 }
+
+#[tokio::test]
+async fn the_state_of_knowledge_is_told_through_broken_folders_and_reloads() {
+    let llm = llm().await;
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("hours.md");
+    std::fs::write(&page, "# Opening hours\n\nFrom 9 to 5.").unwrap();
+    let with = |agent: &str| {
+        let more = format!("\n[[agent]]\nid = \"{agent}\"\nkind = \"knowledge\"\ndir = {:?}\n", folder.path());
+        toml(&llm.url(), "", "") + &more
+    };
+    let told = |agent: &str| format!("relais_knowledge_ok{{agent=\"{agent}\"}}");
+    let gateway = Gateway::start(&with("docs"));
+    assert!((gateway.metric(&told("docs")).await - 1.0).abs() < f64::EPSILON);
+    let path = gateway.dir.path().join("relais.toml");
+    std::fs::write(&path, with("docs")).unwrap();
+    let watcher = Watcher::start(Arc::clone(&gateway.inner().gateway), path.clone()).unwrap();
+    std::fs::write(&page, b"# Opening hours\n\n\xff\xfe").unwrap();
+    watcher.reload();
+    wait_for(&gateway, &told("docs"), 0.0).await;
+    // A configuration cannot be taken over while its knowledge cannot be read, and what serves is still told to be old.
+    std::fs::write(&path, with("other")).unwrap();
+    watcher.reload();
+    wait_for(&gateway, "relais_config_ok", 0.0).await;
+    assert!(gateway.metric(&told("docs")).await.abs() < f64::EPSILON);
+    assert!(gateway.metrics().await.contains(&told("docs")), "0 because it is broken, not because it is gone");
+    std::fs::write(&page, "# Opening hours\n\nFrom 10 to 4.").unwrap();
+    watcher.reload();
+    wait_for(&gateway, &told("other"), 1.0).await;
+    assert!(!gateway.metrics().await.contains(&told("docs")), "an agent that is gone has no gauge");
+    // The folder of the agent that serves is the one that is looked at.
+    std::fs::write(&page, b"# Opening hours\n\n\xff\xfe\xff").unwrap();
+    wait_for(&gateway, &told("other"), 0.0).await;
+    drop(watcher);
+}

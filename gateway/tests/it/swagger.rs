@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::{BodyExt as _, Full};
+use relais_gateway::chatwoot::admin::Admin;
 use relais_gateway::chatwoot::client::{Chatwoot, Outgoing};
 use relais_gateway::chatwoot::event::Status;
 use relais_gateway::chatwoot::installation::Installations;
@@ -34,7 +35,7 @@ use serde_json::{Value, json};
 use crate::support::{DEADLINE, Gateway, config, toml};
 
 /// The fields a body may have (contract 6.3, 6.4 and 7.3), by the end of its path. Never `source_id`.
-const FIELDS: [(&str, &[&str]); 12] = [
+const FIELDS: [(&str, &[&str]); 14] = [
     ("/messages", &["content", "message_type", "private", "content_type", "content_attributes"]),
     ("/toggle_status", &["status", "snoozed_until"]),
     ("/toggle_typing_status", &["typing_status", "is_private"]),
@@ -45,15 +46,18 @@ const FIELDS: [(&str, &[&str]); 12] = [
     ("/agent_bots", &["name", "description", "outgoing_url", "avatar_url", "bot_type", "bot_config"]),
     ("/agent_bots/{id}", &["name", "description", "outgoing_url", "avatar_url", "bot_type", "bot_config"]),
     ("/inboxes", &["name", "channel"]),
+    ("/inboxes/{id}", &["name", "channel"]),
+    ("/conversations", &["inbox_id", "contact_id", "source_id"]),
     ("/set_agent_bot", &["agent_bot"]),
     ("/contacts", &["name", "inbox_id"]),
 ];
 
 /// Calls and query fields the server has and its description has not (contract 6.6 and 9).
-const NOT_DESCRIBED: [(&str, &str); 5] = [
+const NOT_DESCRIBED: [(&str, &str); 6] = [
     ("POST", "/reset_secret"),
     ("POST", "/reset_access_token"),
     ("DELETE", "/inboxes/{id}"),
+    ("GET", "/api"),
     ("GET", "filter_internal_messages"),
     ("GET", "sort_by"),
 ];
@@ -347,6 +351,49 @@ async fn every_call_is_one_that_chatwoot_describes() {
             "{method} {action} was not made: {made:#?}"
         );
     }
+}
+
+#[tokio::test]
+async fn every_call_of_an_administrator_is_one_that_chatwoot_describes() {
+    let Some(swagger) = swagger() else { return };
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let chatwoot = FakeChatwoot::start(Settings::default()).await.unwrap();
+    let recorder = Recorder::start(chatwoot.url()).await;
+    let http = Client::new(Resolver::new(), Duration::from_secs(5));
+    let url = recorder.server.url().parse().unwrap();
+    let admin = Admin::new(http, &url, "fake-user-token".into(), DEADLINE);
+    assert_eq!(admin.version().await.as_deref(), Some("4.15.1"));
+    assert_eq!(admin.profile().await.unwrap().accounts[0].role.as_deref(), Some("administrator"));
+    let account = admin.account(1);
+    let bot = account.create_bot("Relais", "Answers.", "http://127.0.0.1:9/a").await.unwrap();
+    let bot = account.direct_bot(bot.id, "http://127.0.0.1:9/b").await.unwrap();
+    assert_eq!(bot.outgoing_url.as_deref(), Some("http://127.0.0.1:9/b"));
+    assert!(bot.secret.is_some() && bot.access_token.is_some());
+    assert_eq!(account.bots().await.unwrap().len(), 2);
+    let inbox = account.create_api_inbox("Self-test").await.unwrap();
+    assert!(account.bot_of(inbox).await.unwrap().is_none());
+    account.set_bot(inbox, Some(bot.id)).await.unwrap();
+    assert_eq!(account.bot_of(inbox).await.unwrap().map(|seated| seated.id), Some(bot.id));
+    account.direct_inbox(inbox, "http://127.0.0.1:9/c").await.unwrap();
+    let guest = account.create_contact("Self-test", inbox).await.unwrap();
+    let conversation = account.create_conversation(inbox, &guest).await.unwrap();
+    account.open(conversation).await.unwrap();
+    let message = account.say(conversation, "Hello").await.unwrap();
+    assert!(account.message(conversation, message).await.unwrap().is_some());
+    account.set_bot(inbox, None).await.unwrap();
+    assert!(account.delete_contact(guest.contact_id).await.unwrap());
+    assert!(account.delete_inbox(inbox).await.unwrap() && !account.delete_inbox(inbox).await.unwrap());
+    assert!(account.delete_bot(bot.id).await.unwrap() && !account.delete_bot(bot.id).await.unwrap());
+    assert_eq!(account.inboxes().await.unwrap().len(), 1);
+    let seen = recorder.seen();
+    let wrong: Vec<String> = seen
+        .iter()
+        .flat_map(|request| {
+            let found = complaints(&swagger, request).into_iter();
+            found.map(move |complaint| format!("{} {}: {complaint}", request.method, request.path))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

@@ -334,6 +334,22 @@ async fn who_waits_for_room_is_served_when_there_is_some() {
     assert_eq!(most, 1, "more than one connection at once");
 }
 
+#[tokio::test]
+async fn calls_over_http2_do_not_wait_in_one_connection() {
+    // The fake takes 200 streams in a connection; what is more waits in it until others end.
+    const CALLS: u64 = 230;
+    let a = llm().await;
+    a.set(|behaviour| behaviour.faults = vec![Fault::always(FaultKind::HangBeforeHead)]);
+    let gateway = Gateway::start(&toml(&[upstream("a", &a.url(), "http2 = true")], ""));
+    let calls = (0..CALLS).map(|_| Box::pin(gateway.post(CHAT, chat("m", false)))).collect();
+    tokio::select! {
+        _ = join_all(calls) => panic!("the fake does not answer"),
+        all = a.wait_until(|totals| totals.in_flight == CALLS, DEADLINE) => assert!(all, "{:?}", a.totals()),
+    }
+    // On HTTP/2 the name of the host is no header.
+    assert!(a.calls().iter().all(|call| call.header("host").is_none()), "not HTTP/2");
+}
+
 /// Runs all of them at once.
 async fn join_all<F: Future<Output = Answer> + Unpin>(mut running: Vec<F>) -> Vec<Answer> {
     let mut answers = Vec::new();

@@ -4,7 +4,7 @@
 //! the order of stopping stays ours: last started, first stopped. Should the demo itself panic, they
 //! are killed when it drops them.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -42,10 +42,14 @@ impl Children {
         Self { members: Vec::new(), log_dir }
     }
 
-    /// Starts a process under a name; its output goes to `<name>.log`.
+    /// Starts a process under a name; its output goes to `<name>.log`, after that of one of that name before.
     pub(super) fn start(&mut self, name: &'static str, command: &mut Command) -> anyhow::Result<()> {
         let log = self.log_dir.join(format!("{name}.log"));
-        let out = File::create(&log).with_context(|| format!("creating the log of {name}"))?;
+        let out = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("creating the log of {name}"))?;
         let err = out.try_clone().with_context(|| format!("opening the log of {name} twice"))?;
         let program = command.as_std().get_program().to_owned();
         let child = command
@@ -58,6 +62,13 @@ impl Children {
             .with_context(|| format!("starting {name} ({})", Path::new(&program).display()))?;
         self.members.push(Member { name, child, log });
         Ok(())
+    }
+
+    /// Ends one at once, as a crash would.
+    pub(super) async fn crash(&mut self, name: &str) -> anyhow::Result<()> {
+        let place = self.members.iter().position(|member| member.name == name);
+        let mut member = self.members.remove(place.with_context(|| format!("there is no process {name}"))?);
+        member.child.kill().await.with_context(|| format!("killing {name}"))
     }
 
     /// The first that has ended, if one has: none of them should while the demo runs.

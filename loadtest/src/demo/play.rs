@@ -72,8 +72,8 @@ impl Come {
     }
 }
 
-/// Plays the conversation and prints it as it happens.
-pub(super) async fn conversation(options: &Options, stage: &Stage, show: &Show) -> anyhow::Result<()> {
+/// Plays the conversation and prints it as it happens. Gives the watch back, for what happens afterwards.
+pub(super) async fn conversation(options: &Options, stage: &Stage, show: &Show) -> anyhow::Result<Watch> {
     let chatwoot = stage.chatwoot_url();
     let mut watch = Watch::begin(&chatwoot).await?;
     let started = tell(&chatwoot, "/control/conversations", &json!({})).await.context("starting a conversation")?;
@@ -100,7 +100,7 @@ pub(super) async fn conversation(options: &Options, stage: &Stage, show: &Show) 
         }
     }
     show.plain("\nBoth questions were answered, and the conversation now belongs to a human.")?;
-    Ok(())
+    Ok(watch)
 }
 
 /// Prints one happening and notes what has come with it.
@@ -143,7 +143,7 @@ fn one(happening: &Happening, come: &mut Come, began: Instant, show: &Show) -> a
             come.opened |= to == "open";
             show.says(Voice::Event, &format!("status changed from {from} to {to}"))?;
         }
-        Happening::Other => {}
+        Happening::GatewayTold | Happening::CrashAsked | Happening::Other => {}
     }
     Ok(())
 }
@@ -161,6 +161,7 @@ fn answered(status: Option<u16>, error: Option<&str>, answer_us: u64) -> String 
 pub(super) async fn addresses(stage: &Stage, show: &Show) -> anyhow::Result<()> {
     let (public, admin, key, model) = (stage.public_url(), stage.admin_url(), &stage.api_key, &stage.model);
     show.title("Try it yourself")?;
+    show.plain(&format!("The page, as the customer and as a human: {}\n", stage.page_url()))?;
     show.plain("A streamed answer through the gateway, inside the demo tenant's plan:\n")?;
     show.plain(&format!(
         r#"  curl -N {public}/v1/chat/completions \

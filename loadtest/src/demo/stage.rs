@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -178,7 +178,7 @@ agent = "{agent}"
         // Not as arguments: those are for all to see.
         command.env("RELAIS_LOAD_BOT_TOKEN", &self.bot_token).env("RELAIS_LOAD_SECRET", &self.webhook_secret);
         children.start("fake-chatwoot", &mut command)?;
-        children.start("relais", Command::new(&self.relais).arg("--config").arg(self.config_path()))?;
+        self.start_gateway(children)?;
 
         if self.has_real_model {
             show.aside(&format!("model     {} at {}", self.model, self.llm_url))?;
@@ -189,9 +189,29 @@ agent = "{agent}"
         }
         children.or_death(ready("the fake Chatwoot", &format!("{}/control/world", self.chatwoot_url()))).await?;
         show.aside(&format!("Chatwoot  a fake one at {}", self.chatwoot_url()))?;
-        children.or_death(ready("the gateway", &format!("{}/readyz", self.admin_url()))).await?;
-        show.aside(&format!("gateway   {} (the real one)\n", self.public_url()))?;
+        children.or_death(self.gateway_ready()).await?;
+        show.aside(&format!("gateway   {} (the real one)", self.public_url()))?;
         Ok(())
+    }
+
+    /// Starts the gateway, on what it left behind if it ran before.
+    pub(super) fn start_gateway(&self, children: &mut Children) -> anyhow::Result<()> {
+        children.start("relais", Command::new(&self.relais).arg("--config").arg(self.config_path()))
+    }
+
+    /// Waits until the gateway takes work.
+    pub(super) async fn gateway_ready(&self) -> anyhow::Result<()> {
+        ready("the gateway", &format!("{}/readyz", self.admin_url())).await
+    }
+
+    /// The gateway's program.
+    pub(super) fn relais(&self) -> &Path {
+        &self.relais
+    }
+
+    /// The page, which the fake Chatwoot serves.
+    pub(super) fn page_url(&self) -> String {
+        format!("{}/demo", self.chatwoot_url())
     }
 
     pub(super) fn public_url(&self) -> String {

@@ -23,6 +23,9 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// A line, as far as it matters here.
 #[derive(Debug, Deserialize)]
 pub(super) struct Line {
+    /// 0 if it is about none.
+    #[serde(default)]
+    pub(super) conversation_id: u64,
     #[serde(flatten)]
     pub(super) happening: Happening,
 }
@@ -58,6 +61,10 @@ pub(super) enum Happening {
         error: Option<String>,
         answer_us: u64,
     },
+    /// Our own report of the gateway has arrived.
+    GatewayTold,
+    /// Somebody at the page wants to see the gateway crash.
+    CrashAsked,
     #[serde(other)]
     Other,
 }
@@ -82,9 +89,14 @@ impl Watch {
 
     /// The next happening, whenever it comes.
     pub(super) async fn next(&mut self) -> anyhow::Result<Happening> {
+        Ok(self.next_line().await?.happening)
+    }
+
+    /// The next line. Safe to cancel: what was read stays.
+    pub(super) async fn next_line(&mut self) -> anyhow::Result<Line> {
         loop {
             if let Some(line) = self.lines.pop_front() {
-                return Ok(line.happening);
+                return Ok(line);
             }
             let Some(frame) = self.body.frame().await else { bail!("the fake Chatwoot stopped telling what happens") };
             let Ok(data) = frame.context("watching the fake Chatwoot")?.into_data() else { continue };

@@ -90,7 +90,7 @@ async fn happenings_stream_as_one_json_line_each() {
     tokio::time::timeout(DEADLINE, reading).await.unwrap();
     let lines: Vec<Value> = text
         .split_terminator("\n\n")
-        .map(|event| serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap())
+        .map(|event| serde_json::from_str(event.split_once("data: ").unwrap().1).unwrap())
         .collect();
     let numbers: Vec<u64> = lines.iter().map(|line| line["seq"].as_u64().unwrap()).collect();
     assert_eq!(numbers, (0..lines.len() as u64).collect::<Vec<_>>(), "none missing between past and future");

@@ -16,6 +16,7 @@ mod faults;
 mod harness;
 mod machine;
 mod onboarding;
+mod page;
 mod payloads;
 mod rest;
 mod routes;

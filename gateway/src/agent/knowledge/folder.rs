@@ -1,13 +1,16 @@
 //! A folder of Markdown, cut into sections.
 //!
 //! A file's `# heading` is its title, each `## heading` begins a section; what stands before the first is a section
-//! under the title. Deeper headings stay in the text, as does everything within code fences. Hidden files are left
-//! out; everything read is bounded.
+//! under the title. Deeper headings stay in the text, as does everything within code fences. A comment
+//! `<!-- also: … -->` in a section holds other ways to ask for it, and `synonyms.toml` beside the files the operator's
+//! own words. Hidden files are left out; everything read is bounded.
 
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use super::thesaurus::Vocabulary;
 
 /// A help centre has hundreds of pages of a few KB; a folder beyond this is a mistake (or a source tree).
 const FILES_MAX: usize = 5_000;
@@ -15,6 +18,8 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 const BYTES_MAX: u64 = 32 * 1024 * 1024;
 const SECTIONS_MAX: usize = 50_000;
 const DEPTH_MAX: usize = 6;
+/// Other ways to ask for one section.
+const ALSO_MAX: usize = 50;
 
 /// Why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,9 +41,29 @@ pub enum KnowledgeError {
         /// The limit, in words.
         limit: &'static str,
     },
+    /// The operator's own words are not such a file.
+    #[error("{} is not a file of words: {why}", path.display())]
+    Words {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        why: String,
+    },
     /// There is nothing to answer from.
     #[error("{} has no Markdown with text in it", .0.display())]
     Empty(PathBuf),
+}
+
+/// The operator's own words, in the folder itself.
+const WORDS: &str = "synonyms.toml";
+
+/// A folder, read.
+#[derive(Debug)]
+pub(super) struct Folder {
+    /// In the order of their files' paths.
+    pub(super) sections: Vec<Section>,
+    /// The operator's own words.
+    pub(super) vocabulary: Vocabulary,
 }
 
 /// A piece of knowledge.
@@ -48,6 +73,8 @@ pub(super) struct Section {
     pub(super) title: String,
     /// Of the section; the title if it has none of its own.
     pub(super) heading: String,
+    /// Other ways to ask for it, as its author wrote them down.
+    pub(super) also: Vec<String>,
     /// Markdown.
     pub(super) body: String,
 }
@@ -67,6 +94,7 @@ pub(super) struct Stamp(Vec<(PathBuf, u64, Option<SystemTime>)>);
 pub(super) fn stamp(dir: &Path) -> Result<Stamp, KnowledgeError> {
     let mut files = Vec::new();
     collect(dir, 0, &mut files)?;
+    files.extend(words(dir));
     files.sort();
     let look = |path: PathBuf| {
         let meta = fs::metadata(&path).map_err(|source| KnowledgeError::Read { path: path.clone(), source })?;
@@ -75,8 +103,21 @@ pub(super) fn stamp(dir: &Path) -> Result<Stamp, KnowledgeError> {
     files.into_iter().map(look).collect::<Result<_, _>>().map(Stamp)
 }
 
-/// Every section of every `.md` file under `dir`, in the order of their paths.
-pub(super) fn read(dir: &Path) -> Result<Vec<Section>, KnowledgeError> {
+/// Where the operator's own words are, if there are any.
+fn words(dir: &Path) -> Option<PathBuf> {
+    Some(dir.join(WORDS)).filter(|path| path.is_file())
+}
+
+/// Every section of every `.md` file under `dir`, and the operator's own words.
+pub(super) fn read(dir: &Path) -> Result<Folder, KnowledgeError> {
+    let vocabulary = match words(dir) {
+        Some(path) => Vocabulary::read(&text(&path, BYTES_MAX)?).map_err(|why| KnowledgeError::Words { path, why })?,
+        None => Vocabulary::default(),
+    };
+    Ok(Folder { sections: sections(dir)?, vocabulary })
+}
+
+fn sections(dir: &Path) -> Result<Vec<Section>, KnowledgeError> {
     let mut files = Vec::new();
     collect(dir, 0, &mut files)?;
     files.sort();
@@ -158,10 +199,30 @@ pub(super) fn cut(text: &str, file_name: &str) -> Vec<Section> {
     }
     let title = title.filter(|title| !title.is_empty()).unwrap_or_else(|| file_name.to_owned());
     cuts.into_iter()
-        .map(|(heading, body)| (heading.unwrap_or_else(|| title.clone()), body.trim().to_owned()))
-        .filter(|(_, body)| !body.is_empty())
-        .map(|(heading, body)| Section { title: title.clone(), heading, body })
+        .map(|(heading, body)| {
+            let (also, body) = also(&body);
+            Section { title: title.clone(), heading: heading.unwrap_or_else(|| title.clone()), also, body }
+        })
+        .filter(|section| !section.body.is_empty())
         .collect()
+}
+
+/// Takes the lines `<!-- also: one way; another -->` out of a body: an author's other ways to ask for the section.
+/// A renderer of Markdown shows nothing of them.
+fn also(body: &str) -> (Vec<String>, String) {
+    let mut ways = Vec::new();
+    let mut kept = Vec::new();
+    for line in body.lines() {
+        let inner = line.trim().strip_prefix("<!--").and_then(|rest| rest.strip_suffix("-->"));
+        match inner.and_then(|inner| inner.trim().strip_prefix("also:")) {
+            Some(list) => {
+                let list = list.split(';').map(str::trim).filter(|way| !way.is_empty());
+                ways.extend(list.take(ALSO_MAX.saturating_sub(ways.len())).map(str::to_owned));
+            }
+            None => kept.push(line),
+        }
+    }
+    (ways, kept.join("\n").trim().to_owned())
 }
 
 /// A heading without Markdown's closing marks and emphasis.
@@ -174,7 +235,7 @@ mod tests {
     use super::*;
 
     fn section(title: &str, heading: &str, body: &str) -> Section {
-        Section { title: title.to_owned(), heading: heading.to_owned(), body: body.to_owned() }
+        Section { title: title.to_owned(), heading: heading.to_owned(), also: Vec::new(), body: body.to_owned() }
     }
 
     #[test]
@@ -193,6 +254,29 @@ mod tests {
     }
 
     #[test]
+    fn other_ways_to_ask_are_read_and_not_shown() {
+        let text = "# Shop\n## Hours\n<!-- also: Are you open?; when do you close -->\nFrom 9.\n<!-- a note -->\n## Empty\n<!-- also: x -->";
+        let [one] = &cut(text, "file")[..] else { panic!("one section has text") };
+        assert_eq!(one.also, ["Are you open?", "when do you close"]);
+        assert_eq!(one.body, "From 9.\n<!-- a note -->");
+        let many = format!("<!-- also: {} -->\ntext", vec!["x"; 100].join(";"));
+        assert_eq!(cut(&many, "file")[0].also.len(), ALSO_MAX);
+    }
+
+    #[test]
+    fn an_operator_s_words_are_read_with_the_folder_and_nonsense_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.md"), "# A\na").unwrap();
+        let before = stamp(dir.path()).unwrap();
+        fs::write(dir.path().join(WORDS), "[en]\nsame = [\"shoes, clogs\"]").unwrap();
+        assert_ne!(stamp(dir.path()).unwrap(), before, "it is looked at like the rest");
+        assert_eq!(read(dir.path()).unwrap().sections.len(), 1);
+        fs::write(dir.path().join(WORDS), "[de]\nsame = []").unwrap();
+        let error = read(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("synonyms.toml is not a file of words") && error.contains("de"), "{error}");
+    }
+
+    #[test]
     fn a_folder_is_read_in_order_and_hidden_files_are_not() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("sub")).unwrap();
@@ -201,7 +285,7 @@ mod tests {
         fs::write(dir.path().join("sub/c.md"), "# C\nc").unwrap();
         fs::write(dir.path().join(".hidden.md"), "# H\nh").unwrap();
         fs::write(dir.path().join("notes.txt"), "no").unwrap();
-        let titles: Vec<_> = read(dir.path()).unwrap().into_iter().map(|section| section.title).collect();
+        let titles: Vec<_> = read(dir.path()).unwrap().sections.into_iter().map(|section| section.title).collect();
         assert_eq!(titles, ["A", "B", "C"]);
     }
 

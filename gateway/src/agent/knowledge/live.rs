@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 
 use super::folder::{self, Stamp};
 use super::index::Index;
+use super::thesaurus::Vocabulary;
 use super::{Answered, KnowledgeError, Passage, Question};
 
 /// One agent's knowledge.
@@ -37,14 +38,16 @@ impl Knowledge {
     pub(in crate::agent) fn read(dir: &Path) -> Result<Self, KnowledgeError> {
         // Before it is read: what changes meanwhile is seen by the next look.
         let seen = folder::stamp(dir).ok();
-        let index = Index::new(folder::read(dir)?);
+        let read = folder::read(dir)?;
+        let index = Index::new(read.sections, &read.vocabulary);
         Ok(Self { index: ArcSwap::from_pointee(index), dir: Some(dir.to_owned()), seen: Mutex::new(seen) })
     }
 
     /// Indexes texts: of each its name and its Markdown.
     pub(in crate::agent) fn of_texts(texts: &[(&str, &str)]) -> Self {
         let sections = texts.iter().flat_map(|(name, text)| folder::cut(text, name)).collect();
-        Self { index: ArcSwap::from_pointee(Index::new(sections)), dir: None, seen: Mutex::new(None) }
+        let index = Index::new(sections, &Vocabulary::default());
+        Self { index: ArcSwap::from_pointee(index), dir: None, seen: Mutex::new(None) }
     }
 
     /// Answers what the customer said last.
@@ -68,8 +71,8 @@ impl Knowledge {
         }
         *seen = now;
         match folder::read(dir) {
-            Ok(sections) => {
-                let index = Index::new(sections);
+            Ok(read) => {
+                let index = Index::new(read.sections, &read.vocabulary);
                 let count = index.len();
                 self.index.store(Arc::new(index));
                 Looked::Reindexed(count)

@@ -28,6 +28,7 @@ fn agent(base_url: &str, change: impl FnOnce(&mut Model)) -> OpenAi {
         weight: 1,
         limit_field: LimitField::MaxTokens,
         connections_max: 8,
+        http2: false,
     });
     let mut model = Model {
         upstream,
@@ -90,7 +91,7 @@ async fn ask(agent: &OpenAi, wait: Duration) -> Result<Answered, Failed> {
         teams: &teams(),
         level_max: Level::L3,
     };
-    agent.answer(question, wait, &Spent::default()).await
+    agent.answer(&question, wait, &Spent::default()).await
 }
 
 const WAIT: Duration = Duration::from_secs(20);

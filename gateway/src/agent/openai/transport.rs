@@ -97,6 +97,8 @@ async fn send(
     factory: HttpRequestFactory,
 ) -> Result<reqwest::Response, TransportError> {
     let request = factory.build().await.map_err(TransportError::Request)?;
+    // It keeps the body for tries that are not made.
+    drop(factory);
     let request = http::Request::<reqwest::Body>::try_from(request)
         .map_err(|error| TransportError::Request(OpenAIError::Reqwest(error)))?;
     let body = request.into_body().collect().await;

@@ -15,6 +15,7 @@ fn model() -> Model {
         weight: 1,
         limit_field: LimitField::MaxTokens,
         connections_max: 1,
+        http2: false,
     };
     Model {
         upstream: upstream.into(),

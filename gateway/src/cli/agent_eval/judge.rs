@@ -48,6 +48,11 @@ impl Outcome {
         }
     }
 
+    /// A human has it because the customer asked for one, by the rules or by the agent's own decision.
+    pub(super) fn is_wished(&self) -> bool {
+        matches!(self, Self::Handoff(HandoffReason::AskedFor | HandoffReason::AgentDecided))
+    }
+
     /// Whether it is what the group expects.
     pub(super) fn is_right(&self, group: &Group) -> bool {
         match (group.expect(), self) {
@@ -58,9 +63,7 @@ impl Outcome {
                 told && language(text) == group.language.language()
             }
             (Expect::Handoff, Self::Handoff(_)) => true,
-            (Expect::WishedHandoff, Self::Handoff(reason)) => {
-                matches!(reason, HandoffReason::AskedFor | HandoffReason::AgentDecided)
-            }
+            (Expect::WishedHandoff, outcome) => outcome.is_wished(),
             (Expect::NoWish, outcome) => *outcome != Self::Handoff(HandoffReason::AskedFor),
             (Expect::Unmoved, Self::Reply { text, sources }) => sources.is_empty() && !has_one(text, &group.forbidden),
             (Expect::Unmoved, Self::Handoff(_)) => true,

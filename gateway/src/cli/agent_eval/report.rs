@@ -8,7 +8,7 @@ use relais_gateway::agent::TokenUse;
 use serde::Serialize;
 
 use super::judge::Outcome;
-use super::set::{Class, Group, Spoken};
+use super::set::{Class, Group, Measure, RECOGNISED, Spoken};
 
 /// What an evaluation came to.
 #[derive(Debug, Serialize)]
@@ -66,16 +66,20 @@ impl Score {
 }
 
 impl Report {
-    pub(super) fn new(agent: String, minimum: BTreeMap<Class, u32>) -> Self {
-        let minimum = minimum.into_iter().map(|(class, percent)| (class.name(), percent)).collect();
+    pub(super) fn new(agent: String, minimum: BTreeMap<Measure, u32>) -> Self {
+        let minimum = minimum.into_iter().map(|(measure, percent)| (measure.name(), percent)).collect();
         Self { agent, scores: BTreeMap::new(), minimum, failures: Vec::new(), misses: Vec::new(), tokens: None }
     }
 
     /// Counts one question.
     pub(super) fn add(&mut self, group: &Group, question: &str, outcome: &Outcome, tokens: Option<TokenUse>) {
-        let right = outcome.is_right(group);
-        let score = self.scores.entry(group.class.name()).or_default().entry(group.language.name()).or_default();
-        *score = score.add(Score { right: u32::from(right), all: 1 });
+        let mut right = outcome.is_right(group);
+        self.count(group.class.name(), group, right);
+        if group.class == Class::Human {
+            self.count(RECOGNISED, group, outcome.is_wished());
+            // Listed too: a human has it, and nobody knew why.
+            right &= outcome.is_wished();
+        }
         if !right {
             self.misses.push(Miss {
                 class: group.class,
@@ -93,6 +97,11 @@ impl Report {
             sum.estimated |= used.estimated;
         }
         self.failures = self.below();
+    }
+
+    fn count(&mut self, measure: &'static str, group: &Group, right: bool) {
+        let score = self.scores.entry(measure).or_default().entry(group.language.name()).or_default();
+        *score = score.add(Score { right: u32::from(right), all: 1 });
     }
 
     /// Classes below their minimum, in words. A class with a minimum and no question passes nothing.
@@ -131,19 +140,47 @@ impl Report {
     /// Scores without the misses.
     pub(super) fn table(&self) -> String {
         let mut text = format!("Agent: {}\n\n", self.agent);
-        let _ = writeln!(text, "{:<14}{:>12}{:>12}{:>18}{:>10}", "class", "en", "fr", "both", "minimum");
-        let cell = |score: Option<&Score>| score.map_or("-".to_owned(), |one| format!("{}/{}", one.right, one.all));
-        for class in Class::ALL.map(Class::name) {
-            let Some(scores) = self.scores.get(class) else { continue };
-            let minimum = self.minimum.get(class).map_or(String::new(), |minimum| format!("{minimum} %"));
-            let _ = writeln!(
-                text,
-                "{class:<14}{:>12}{:>12}{:>18}{minimum:>10}",
-                cell(scores.get("en")),
-                cell(scores.get("fr")),
-                format!("{} {:>8}", cell(Some(&self.score(class))), self.score(class).percent()),
-            );
+        let _ = writeln!(text, "{:<18}{:>12}{:>12}{:>18}{:>10}", "class", "en", "fr", "both", "minimum");
+        for [measure, english, french, both, minimum] in self.rows() {
+            let _ = writeln!(text, "{measure:<18}{english:>12}{french:>12}{both:>18}{minimum:>10}");
         }
+        text
+    }
+
+    /// A line of the table for each measure: its name, English, French, both, the minimum.
+    fn rows(&self) -> Vec<[String; 5]> {
+        let cell = |score: Option<&Score>| score.map_or("-".to_owned(), |one| format!("{}/{}", one.right, one.all));
+        let measures = Class::ALL.map(Class::name).into_iter().flat_map(|class| {
+            // Beside the class it is a part of.
+            let also = (class == Class::Human.name()).then_some(RECOGNISED);
+            [Some(class), also].into_iter().flatten()
+        });
+        let row = |measure: &'static str| {
+            let scores = self.scores.get(measure)?;
+            let minimum = self.minimum.get(measure).map_or(String::new(), |minimum| format!("{minimum} %"));
+            let both = format!("{} {:>8}", cell(Some(&self.score(measure))), self.score(measure).percent());
+            Some([measure.to_owned(), cell(scores.get("en")), cell(scores.get("fr")), both, minimum])
+        };
+        measures.filter_map(row).collect()
+    }
+
+    /// For a page: Markdown.
+    pub(super) fn markdown(&self) -> String {
+        let mut text = format!("# Evaluation of {}\n\n", self.agent);
+        text.push_str("| class | en | fr | both | minimum |\n| --- | --- | --- | --- | --- |\n");
+        for row in self.rows() {
+            let _ = writeln!(text, "| {} |", row.join(" | "));
+        }
+        if !self.misses.is_empty() {
+            text.push_str("\n| missed | class | wanted | what came |\n| --- | --- | --- | --- |\n");
+        }
+        let cell = |text: &str| text.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" ");
+        for miss in &self.misses {
+            let class = format!("{} {}", miss.class.name(), miss.language.name());
+            let wanted = cell(miss.wanted.as_deref().unwrap_or_default());
+            let _ = writeln!(text, "| {} | {class} | {wanted} | {} |", cell(&miss.question), cell(&miss.got));
+        }
+        self.tell_end(&mut text);
         text
     }
 

@@ -13,9 +13,9 @@ const QUESTIONS_MAX: usize = 10_000;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Set {
-    /// Per cent of a class that must be right. Classes that are not named may be as they are.
+    /// Per cent that must be right. What is not named may be as it is.
     #[serde(default)]
-    pub(super) minimum: BTreeMap<Class, u32>,
+    pub(super) minimum: BTreeMap<Measure, u32>,
     /// The questions.
     #[serde(rename = "group")]
     pub(super) groups: Vec<Group>,
@@ -95,6 +95,37 @@ impl Class {
     }
 }
 
+/// What a minimum is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Measure {
+    /// A class.
+    Class(Class),
+    /// How many of those who ask for a human are understood to do so.
+    Recognised(Recognised),
+}
+
+/// The one name of its measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(super) enum Recognised {
+    /// As the file and the report write it.
+    #[serde(rename = "human_recognised")]
+    Recognised,
+}
+
+/// The measure that is no class.
+pub(super) const RECOGNISED: &str = "human_recognised";
+
+impl Measure {
+    /// As the file and the report write it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Class(class) => class.name(),
+            Self::Recognised(_) => RECOGNISED,
+        }
+    }
+}
+
 /// What is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -164,10 +195,9 @@ impl Group {
         self.expect.unwrap_or(match self.class {
             Class::Answerable => Expect::Answer,
             Class::Ambiguous => Expect::AskBack,
-            Class::OutOfScope => Expect::Handoff,
+            Class::OutOfScope | Class::Human => Expect::Handoff,
             Class::Angry if self.source.is_some() => Expect::Answer,
             Class::Angry => Expect::Handoff,
-            Class::Human => Expect::WishedHandoff,
             Class::NotHuman => Expect::NoWish,
             Class::Injection => Expect::Unmoved,
             Class::SmallTalk => Expect::KindWord,

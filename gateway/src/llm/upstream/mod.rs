@@ -168,7 +168,7 @@ impl Upstreams {
         loop {
             let Chosen { upstream, ticket, slot } = chosen;
             let wait = timeouts.first_byte.min(call.ends_by.saturating_duration_since(Instant::now()));
-            let failed = match upstream.ask(client, endpoint, body(upstream), wait).await {
+            let failed = match upstream.ask(client, &slot, endpoint, body(upstream), wait).await {
                 Ok(response) => {
                     ticket.healthy();
                     let response = response.map(|incoming| AnswerBody::new(incoming, slot));

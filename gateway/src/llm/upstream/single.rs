@@ -62,7 +62,7 @@ impl Upstream {
         let Some(ticket) = self.health.breaker.admit() else {
             return Err(NotAnswered::away(told(Away::Fails(Duration::ZERO))));
         };
-        match self.ask(client, endpoint, body, wait).await {
+        match self.ask(client, &slot, endpoint, body, wait).await {
             Ok(response) => {
                 ticket.healthy();
                 Ok(response.map(|incoming| AnswerBody::new(incoming, slot)))

@@ -18,7 +18,8 @@ use super::verdict::{self, Failed, Outcome};
 use crate::clock::Clock;
 use crate::config;
 use crate::error::{Error, Reason};
-use crate::http::client::Client;
+use crate::http::client::{Client, Way};
+use crate::http::slots::Slot;
 use crate::llm::endpoint::Endpoint;
 use crate::metrics::Metrics;
 
@@ -208,6 +209,7 @@ impl Upstream {
     pub(super) async fn ask(
         &self,
         client: &Client,
+        slot: &Slot,
         endpoint: Endpoint,
         body: Bytes,
         wait: Duration,
@@ -223,7 +225,8 @@ impl Upstream {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
         let sent = Instant::now();
-        let answered = client.send(request, wait).await;
+        let way = Way { group: slot.group(), http2: self.config.http2 };
+        let answered = client.send_by(way, request, wait).await;
         self.wait.observe(sent.elapsed().as_secs_f64());
         let judged = answered.map_err(verdict::no_answer).and_then(|response| {
             let outcome = verdict::judge(&response, self.health.clock.now_ms())?;
@@ -255,6 +258,7 @@ mod tests {
             weight: 1,
             limit_field: config::LimitField::MaxTokens,
             connections_max: 1,
+            http2: false,
         };
         Upstream::new(&Arc::new(config), &Clock::manual(0), &Metrics::new().unwrap(), None).unwrap()
     }

@@ -20,6 +20,7 @@ fn configured(name: &str, models: &[&str], priority: u32, weight: u32) -> config
         weight,
         limit_field: config::LimitField::MaxTokens,
         connections_max: 1,
+        http2: false,
     }
 }
 

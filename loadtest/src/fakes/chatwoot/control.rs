@@ -11,7 +11,9 @@
 //! | `GET`, `POST /control/faults` | [`Faults`] | the faults now on |
 //! | `POST /control/outgoing_url` | `url` (null sends none) | empty |
 //! | `GET /control/deliveries`, `/control/calls` | | what is remembered |
-//! | `GET /control/events` | `after?`: a `seq` | server-sent events: one JSON line per happening |
+//! | `GET /control/events` | `after?`: a `seq`; or `Last-Event-ID` | server-sent events: one JSON line per happening |
+//! | `POST /control/gateway` | any JSON | empty; the page shows it |
+//! | `POST /control/crash` | | empty; who runs the gateway is asked to crash it and start it again |
 //!
 //! Conversations are of the first account unless `?account=` names another. There is no
 //! authentication: it listens on loopback and holds invented data.
@@ -20,9 +22,11 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::{Method, Response};
 use http_body::Frame;
 use http_body_util::BodyExt;
@@ -34,12 +38,19 @@ use super::act::{Act, NewContact};
 use super::fault::Faults;
 use super::machine::Refused;
 use super::model::ConversationKey;
+use super::record::Happening;
 use super::rest::{ApiCall, Reply, query};
 use super::{Shared, locked};
 use crate::http::Body;
 
 /// Lines between the broadcaster and one reader.
 const READER_LINES_MAX: usize = 64;
+/// How often a reader is sent a comment when nothing happens, so that both sides notice a broken connection.
+const QUIET_MAX: Duration = Duration::from_secs(15);
+/// What may be told of the gateway at once.
+const REPORT_BYTES_MAX: usize = 64 << 10;
+/// What a browser that connects again has seen last.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +90,17 @@ pub(super) fn answer(shared: &Arc<Shared>, call: &ApiCall) -> Reply {
             shared.change(|state| state.set_outgoing_url(asked.url));
             Reply::empty()
         }),
+        (&Method::POST, ["gateway"]) if call.body.len() > REPORT_BYTES_MAX => {
+            Reply::error(413, "That is too much to tell")
+        }
+        (&Method::POST, ["gateway"]) => parsed(call).map_or_else(refused, |report| {
+            shared.change(|state| state.report_gateway(report));
+            Reply::empty()
+        }),
+        (&Method::POST, ["crash"]) => {
+            shared.change(|state| state.tell_of_gateway(&Happening::CrashAsked));
+            Reply::empty()
+        }
         (&Method::GET, ["conversations"]) => {
             Reply::json(shared.look(|state| json!(state.conversations.keys().collect::<Vec<_>>())))
         }
@@ -140,15 +162,20 @@ fn refused(error: serde_json::Error) -> Reply {
     Reply::error(400, &error.to_string())
 }
 
-/// `GET /control/events`: what is remembered after `after`, then everything as it happens.
-pub(super) fn events(shared: &Arc<Shared>, query_text: Option<&str>) -> Response<Body> {
-    let asked = query(query_text.unwrap_or_default());
-    let after = asked.get("after").and_then(|after| after.as_str()?.parse::<u64>().ok());
+/// `GET /control/events`: what is remembered after `after`, then everything as it happens. A browser that lost its
+/// connection says in `Last-Event-ID` what it has; who missed something that is forgotten is told so.
+pub(super) fn events(shared: &Arc<Shared>, head: &Parts) -> Response<Body> {
+    let asked = query(head.uri.query().unwrap_or_default());
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let seen = head.headers.get(LAST_EVENT_ID).and_then(|id| number(id.to_str().ok()?));
+    let after = seen.or_else(|| number(asked.get("after")?.as_str()?));
     // Subscribed and read under one lock: nothing falls between the past and the future.
     let (past, live) = {
         let state = locked(&shared.state);
-        let from = after.map_or(0, |after| after + 1);
-        let past: Vec<Arc<str>> = state.lines.since(from).map(|(_, line)| Arc::clone(line)).collect();
+        let from = after.map_or(0, |after| after.saturating_add(1));
+        let lost = state.lines.first_number().saturating_sub(from);
+        let told = state.lines.since(from).map(|(number, line)| framed(number, line));
+        let past: Vec<Bytes> = after.and((lost > 0).then(|| lines_lost(lost))).into_iter().chain(told).collect();
         (past, shared.lines.subscribe())
     };
     let (sender, receiver) = mpsc::channel(READER_LINES_MAX);
@@ -159,25 +186,30 @@ pub(super) fn events(shared: &Arc<Shared>, query_text: Option<&str>) -> Response
     response
 }
 
+fn framed(number: u64, line: &str) -> Bytes {
+    Bytes::from(format!("id: {number}\ndata: {line}\n\n"))
+}
+
+fn lines_lost(lost: u64) -> Bytes {
+    Bytes::from(format!("data: {}\n\n", json!({ "kind": "lines_lost", "lost": lost })))
+}
+
 /// Ends when the reader leaves or the fake does.
-async fn pass_on(past: Vec<Arc<str>>, mut live: broadcast::Receiver<Arc<str>>, sender: mpsc::Sender<Bytes>) {
-    let framed = |line: &str| Bytes::from(format!("data: {line}\n\n"));
-    for line in past {
-        if sender.send(framed(&line)).await.is_err() {
+async fn pass_on(past: Vec<Bytes>, mut live: broadcast::Receiver<(u64, Arc<str>)>, sender: mpsc::Sender<Bytes>) {
+    for frame in past {
+        if sender.send(frame).await.is_err() {
             return;
         }
     }
     loop {
-        let line = tokio::select! {
+        let frame = tokio::select! {
             () = sender.closed() => return,
-            line = live.recv() => line,
-        };
-        let frame = match line {
-            Ok(line) => framed(&line),
-            Err(broadcast::error::RecvError::Lagged(lost)) => {
-                framed(&json!({ "kind": "lines_lost", "lost": lost }).to_string())
-            }
-            Err(broadcast::error::RecvError::Closed) => return,
+            () = tokio::time::sleep(QUIET_MAX) => Bytes::from_static(b": nothing happens\n\n"),
+            line = live.recv() => match line {
+                Ok((number, line)) => framed(number, &line),
+                Err(broadcast::error::RecvError::Lagged(lost)) => lines_lost(lost),
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
         };
         if sender.send(frame).await.is_err() {
             return;

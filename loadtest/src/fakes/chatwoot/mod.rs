@@ -10,7 +10,7 @@
 //! rules and macros. Those answer 404, or are simply absent.
 //!
 //! Reading order: `model` (records), `customer`, `machine`, `templates` and `assignment` (what sets off what), `emit`,
-//! `delivery` and `reach` (webhooks), `payload` and `view` (how things look), `rest` and `control` (the doors).
+//! `delivery` and `reach` (webhooks), `payload` and `view` (how things look), `rest`, `control` and `page` (the doors).
 
 mod model;
 
@@ -27,6 +27,7 @@ mod payload;
 mod reach;
 
 mod control;
+mod page;
 mod rest;
 mod view;
 
@@ -180,7 +181,8 @@ struct Shared {
     settings: Settings,
     state: Mutex<State>,
     changed: Notify,
-    lines: broadcast::Sender<Arc<str>>,
+    /// Numbered as in the state's ring.
+    lines: broadcast::Sender<(u64, Arc<str>)>,
     workers: Semaphore,
     /// Deliveries under way; dropped with the fake.
     tasks: Mutex<JoinSet<()>>,

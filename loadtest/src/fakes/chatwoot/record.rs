@@ -40,9 +40,19 @@ impl<T> Ring<T> {
         self.entries.iter()
     }
 
+    /// The latest first.
+    pub(super) fn newest(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().rev()
+    }
+
     /// The entries from this number on, with their numbers.
     pub(super) fn since(&self, number: u64) -> impl Iterator<Item = (u64, &T)> {
         (self.forgotten..).zip(&self.entries).skip_while(move |(at, _)| *at < number)
+    }
+
+    /// The number of the oldest entry that is still known.
+    pub(super) fn first_number(&self) -> u64 {
+        self.forgotten
     }
 
     /// The number the next entry will have.
@@ -161,6 +171,10 @@ pub enum Happening {
     WebhookFailed { delivery_id: String, event: &'static str },
     /// A webhook was lost, on purpose or for want of room.
     WebhookLost { delivery_id: String, event: &'static str },
+    /// Whoever runs the gateway has told something else of it than before.
+    GatewayTold,
+    /// Somebody wants to see the gateway crash and start again. The fake only says so: it does not run it.
+    CrashAsked,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Settings;
 use super::delivery::Outgoing;
@@ -48,6 +48,8 @@ pub(super) struct State {
     pub(super) calls_in_minute: (i64, u32),
     /// Liveness of `lines` since the last `Shared::change`: where to start telling.
     pub(super) told_until: u64,
+    /// What was last told of the gateway, for the page.
+    pub(super) gateway_report: Option<Value>,
 }
 
 impl State {
@@ -78,6 +80,7 @@ impl State {
             lines: Ring::new(bounds.lines_kept_max),
             calls_in_minute: (0, 0),
             told_until: 0,
+            gateway_report: None,
             settings,
         };
         state.furnish();
@@ -215,9 +218,22 @@ impl State {
         self.lines.push(text.into());
     }
 
-    /// Lines noted since this was last asked.
-    pub(super) fn untold(&mut self) -> Vec<Arc<str>> {
-        let untold = self.lines.since(self.told_until).map(|(_, line)| Arc::clone(line)).collect();
+    /// Keeps what is told of the gateway; whoever watches hears of it if it is something else than before.
+    pub(super) fn report_gateway(&mut self, report: Value) {
+        if self.gateway_report.as_ref() != Some(&report) {
+            self.gateway_report = Some(report);
+            self.tell_of_gateway(&Happening::GatewayTold);
+        }
+    }
+
+    /// Notes down one line that is about no conversation.
+    pub(super) fn tell_of_gateway(&mut self, happening: &Happening) {
+        self.tell(ConversationKey { account_id: self.settings.account_id, conversation_id: 0 }, happening);
+    }
+
+    /// Lines noted since this was last asked, with their numbers.
+    pub(super) fn untold(&mut self) -> Vec<(u64, Arc<str>)> {
+        let untold = self.lines.since(self.told_until).map(|(number, line)| (number, Arc::clone(line))).collect();
         self.told_until = self.lines.next_number();
         untold
     }

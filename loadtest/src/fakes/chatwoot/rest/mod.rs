@@ -26,6 +26,7 @@ use super::control;
 use super::fault::{CallEffect, Draw, Endpoint};
 use super::machine::Refused;
 use super::model::{Author, ConversationKey};
+use super::page;
 use super::record::Call;
 use super::state::{State, now_ms};
 use crate::http::{Answer, Body, Hangup, reply};
@@ -114,8 +115,13 @@ impl From<Refused> for Reply {
 /// The server's handler.
 pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
-    if head.uri.path() == "/control/events" {
-        return Ok(control::events(&shared, head.uri.query()));
+    if page::is_foreign(&head) {
+        return Ok(page::refusal());
+    }
+    match head.uri.path() {
+        "/control/events" => return Ok(control::events(&shared, &head)),
+        path if path == "/demo" || path.starts_with("/demo/") => return Ok(page::answer(&shared, &head)),
+        _ => {}
     }
     // A body that breaks off never became a call.
     let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else { return Err(Hangup) };
@@ -256,6 +262,11 @@ impl State {
         let segments: Vec<&str> = call.segments.iter().map(String::as_str).collect();
         if let ["public", "api", "v1", "inboxes", rest @ ..] = segments.as_slice() {
             return self.public_answer(call, rest);
+        }
+        // Told to anybody.
+        if segments == ["api"] {
+            let version = if self.settings.bot_secrets { "4.15.1" } else { "4.12.1" };
+            return Reply::json(json!({ "version": version, "queue_services": "ok", "data_services": "ok" }));
         }
         let Some(caller) = call.token.as_deref().and_then(|token| self.caller(token)) else {
             return Reply::unauthorized("Invalid Access Token");
