@@ -157,13 +157,20 @@ async fn a_crash_between_the_reply_and_its_record_counts_once() {
         let key = world.customer_says("Where is my parcel?").await;
         world.until("posting", |world| world.chatwoot.faults().calls.iter().all(|fault| fault.times == Some(0))).await;
         world.crash().await;
+        let db = rusqlite::Connection::open(world.dir.path().join("inbox.db")).unwrap();
+        let rows: i64 = db.query_row("SELECT count(*) FROM counted", [], |row| row.get(0)).unwrap();
+        drop(db);
+        assert_eq!(rows, 1, "{what}: it is decided on, and has its place");
         world.up();
-        assert_eq!(counted(&world).0, 1, "{what}: it is decided on, and has its place");
-        world.until_replied(key, 1).await;
+        // Where the restart took longer than Chatwoot tries a webhook, it has opened the conversation itself: the turn
+        // is cut short, and a reply that is not known to have arrived counts nothing.
+        let opened = |world: &World| world.chatwoot.status(key) == Some(Status::Open);
+        world.until("an end", |world| world.replies(key).len() == 1 || opened(world)).await;
         world.settled().await;
-        assert_eq!(counted(&world).0, 1, "{what}");
+        let before = counted(&world).0;
+        assert!(before == 1 || (before == 0 && opened(&world)), "{what}: {before}");
         answered(&world, "Where is my parcel?").await;
-        assert_eq!(counted(&world).0, 2, "{what}");
+        assert_eq!(counted(&world).0, before + 1, "{what}");
     }
 }
 
