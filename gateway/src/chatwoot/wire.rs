@@ -233,7 +233,11 @@ impl RawMessage<'_> {
             from,
             turn: self.turn(),
             attachments,
-            submitted: attributes.map(RawAttributes::submitted).unwrap_or_default(),
+            // What Chatwoot asks by itself (an address, how content they are) is answered to Chatwoot.
+            submitted: match from {
+                Sender::Template => Vec::new(),
+                _ => attributes.map(RawAttributes::submitted).unwrap_or_default(),
+            },
             deleted: flag(|attributes| attributes.deleted == Some(true)),
             external_error: flag(|attributes| attributes.external_error.is_some()),
             created_at_ms: self.created_at.map(|raw| unix_ms(raw.get())).unwrap_or(0),

@@ -108,7 +108,7 @@ pub(crate) fn judge(chatwoot: &FakeChatwoot, books: &Books, humans: &BTreeMap<Co
         let conversation = chatwoot.conversation(key).unwrap();
         let humans = humans.get(&key).cloned().unwrap_or_default();
         customers(&conversation, &accepted, books, &humans, &mut verdict);
-        ours(&conversation, books, &mut texts, &mut verdict);
+        ours(&conversation, books, &humans, &mut texts, &mut verdict);
         takeovers(&conversation, &accepted, books, &humans, &mut verdict);
     }
     verdict
@@ -198,8 +198,15 @@ fn by_bot(message: &&Message) -> bool {
     matches!(message.author, Some(Author::Bot(_)))
 }
 
-/// Nothing of ours is there twice, by its mark or by its text; every reply answers a customer of this conversation.
-fn ours(conversation: &Conversation, books: &Books, texts: &mut BTreeSet<String>, verdict: &mut Verdict) {
+/// Nothing of ours is there twice, by its mark or by its text; every reply answers a customer of this conversation: a
+/// message that the turn ended with, or one that was left unanswered when a human gave the conversation back.
+fn ours(
+    conversation: &Conversation,
+    books: &Books,
+    humans: &Humans,
+    texts: &mut BTreeSet<String>,
+    verdict: &mut Verdict,
+) {
     let number = conversation.key.conversation_id;
     let mut marks = BTreeSet::new();
     let said: BTreeSet<&str> = conversation
@@ -227,7 +234,8 @@ fn ours(conversation: &Conversation, books: &Books, texts: &mut BTreeSet<String>
             verdict.wrong.push(format!("{place} was never planned"));
             continue;
         };
-        if !asked.contains(&mark.0) {
+        let given_back = humans.given_back_ms.iter().any(|at_ms| *at_ms <= message.created_at_ms);
+        if !asked.contains(&mark.0) && !given_back {
             verdict.wrong.push(format!("{place} answers nobody"));
         }
         if post.kind != "reply" {
