@@ -587,12 +587,14 @@ pub(super) struct RawHandoff {
     pub(super) out_of_hours: Option<String>,
     /// Teams that an agent may name instead, by a name that tells what they do: `{ billing = 3 }`.
     pub(super) teams: BTreeMap<String, u64>,
-    /// What the customer reads when a human takes over; empty says nothing. Has a default in English.
+    /// What the customer reads when a human takes over; empty says nothing. Has a default in English and
+    /// French.
     pub(super) message: Option<String>,
-    /// What the customer reads when the plan has no handoff; empty says nothing. Has a default in English.
+    /// What the customer reads when the plan has no handoff; empty says nothing. Has a default in English and
+    /// French.
     pub(super) notice: Option<String>,
     /// What the customer reads when the plan's replies are used up and it has no handoff; empty says nothing. Has a
-    /// default in English.
+    /// default in English and French.
     pub(super) quota_notice: Option<String>,
     /// What becomes of a picture, or a voice note without words: `human`, or `agent`, which is told what it is.
     pub(super) unreadable: Unreadable,

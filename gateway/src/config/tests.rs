@@ -691,7 +691,8 @@ fn what_a_command_is_about_to_write_is_tried_before_it_is_there() {
 #[test]
 fn what_only_a_restart_changes() {
     let before = good(SMALL);
-    assert!(before.start_only_changes(&good("[log]\nlevel = \"debug\"")).is_empty());
+    assert_eq!(before.start_only_changes(&good("[log]\nlevel = \"debug\"")), ["log"]);
+    assert!(before.start_only_changes(&good("[timeouts]\nstall_ms = 5000")).is_empty());
     let after = "[listen]\npublic = \"127.0.0.1:1\"\n[storage]\ndir = \"elsewhere\"\n[runtime]\nper_core = false";
     assert_eq!(before.start_only_changes(&good(after)), ["listen.public", "storage.dir", "runtime.per_core"]);
 }
