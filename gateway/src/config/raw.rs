@@ -718,7 +718,7 @@ impl Default for RawRelay {
             voice_wait_ms: 8_000,
             loop_window_ms: 300_000,
             loop_turns_max: 20,
-            loop_flips_max: 10,
+            loop_flips_max: 20,
             history_max: 40,
         }
     }

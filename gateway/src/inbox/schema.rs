@@ -192,14 +192,15 @@ pub(super) fn commits(connection: &Connection) -> Result<u64, rusqlite::Error> {
 }
 
 /// After the end of the log was lost: nobody knows what was posted meanwhile. What is unfinished is shown to humans
-/// (a human "spoke" in it, before every message) rather than answered, perhaps for a second time; and the count goes
-/// on where it had been.
+/// (a human "spoke" in it, before every message, and no status is known from which it could have come back) rather than
+/// answered, perhaps for a second time; and the count goes on where it had been.
 pub(super) fn distrust_unfinished(connection: &mut Connection, commits: u64) -> Result<usize, InboxError> {
     let changed = (|| {
         let transaction = connection.transaction()?;
         let changed = transaction.execute(
-            "UPDATE conversations SET human_message_id = 0, not_before_ms = 0, seal = seal('conversation', tenant,
-             channel, account_id, number, status, owner, 0, seen_message_id, answered_message_id, 0)
+            "UPDATE conversations SET status = NULL, human_message_id = 0, not_before_ms = 0,
+             seal = seal('conversation', tenant, channel, account_id, number, NULL, owner, 0, seen_message_id,
+             answered_message_id, 0)
              WHERE id IN (SELECT conversation FROM deliveries WHERE state = 0)",
             [],
         )?;

@@ -157,8 +157,8 @@ pub(super) async fn go_on(
     match steps(conversation, &mut turn, unsent).await? {
         Delivered::Later => return conversation.put_off(Some(&turn)).await,
         Delivered::Stopped => return Ok(TurnEnd::Stopped),
-        Delivered::Gone => return end(conversation, &turn).await,
-        Delivered::All | Delivered::NotOurs(_) | Delivered::Unclear | Delivered::Refused => {}
+        // One step's 404 may be of something else than the conversation: opening tells.
+        Delivered::All | Delivered::NotOurs(_) | Delivered::Unclear | Delivered::Refused | Delivered::Gone => {}
     }
     match open(conversation).await {
         Opened::Done | Opened::Gone => end(conversation, &turn).await,
@@ -198,6 +198,8 @@ async fn steps(
             Err(not_now) => return Ok(not_now),
         }
     }
+    // Those were several calls: a human may have spoken.
+    conversation.catch_up().await?;
     if conversation.known.may_post(PostKind::Message).is_ok() {
         let delivered = deliver(conversation, turn, PostKind::Message, unsent).await?;
         if ends(delivered) {

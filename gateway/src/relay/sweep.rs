@@ -114,7 +114,12 @@ async fn look_for_missed(parts: SweepParts) {
     loop {
         let now_ms = parts.clock.now_ms();
         if let Some(since_ms) = refusals.over(refused(&parts), now_ms, parts.limits.missed_calm) {
-            todo = all(&parts, since_ms, false);
+            let older = std::mem::replace(&mut todo, all(&parts, since_ms, false));
+            // A gap that could not be looked into yet is not forgotten for a younger one.
+            for new in &mut todo {
+                let same = older.iter().find(|old| old.tenant == new.tenant && old.channel == new.channel);
+                new.before_ms = same.map_or(new.before_ms, |old| new.before_ms.min(old.before_ms));
+            }
         }
         let (due, later) = todo.into_iter().partition(|todo: &Todo| todo.due_ms <= now_ms);
         todo = later;

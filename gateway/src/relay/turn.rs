@@ -24,6 +24,7 @@ use super::known::{NOT_OURS, NotOurs, SIGNAL, SUPERSEDED};
 use super::lane::{Conversation, Waited};
 use super::retry::Tries;
 use crate::chatwoot::client::CallClass;
+use crate::chatwoot::event::Status;
 use crate::chatwoot::text;
 use crate::conversation::{Action, Speaker};
 use crate::handoff::HandoffReason;
@@ -115,6 +116,11 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
         },
         Err(why) => Asked::NotOurs(why),
     };
+    if matches!(asked, Asked::Handoff(..) | Asked::LastReply(..))
+        && let Some(end) = Box::pin(undo_our_end(conversation)).await?
+    {
+        return Ok(Some(end));
+    }
     let (reply, by) = match asked {
         Asked::Reply(reply, by) => (reply, by),
         Asked::LastReply(reply, by) => {
@@ -146,6 +152,17 @@ async fn attempt(conversation: &mut Conversation, may_start_over: bool) -> Resul
     }
     let planned = plan(conversation, turn, upto_seq, None, by, posts, true).await?;
     Box::pin(reply_with(conversation, planned, Some(0))).await.map(Some)
+}
+
+/// Before a handoff, which opens only what is pending: what we resolved while the customer wrote is made so again. Some
+/// if that cannot be, or it was somebody else who resolved it.
+async fn undo_our_end(conversation: &mut Conversation) -> Result<Option<TurnEnd>, InboxError> {
+    let gate = read_again(conversation).await?;
+    let resolved = conversation.known.state.status.as_deref() == Some(Status::Resolved.as_str());
+    match gate {
+        Gate::NotOurs(NotOurs::Status) if resolved => leave_or_take_back(conversation, NotOurs::Status).await,
+        _ => Ok(None),
+    }
 }
 
 /// Whether a wish for a human is answered with the operator's notice instead (D17).
@@ -224,7 +241,7 @@ async fn act_and_end(conversation: &mut Conversation, mut turn: OpenTurn) -> Res
 
 /// A human came in while a reply was being posted: what is there is there, the rest is not sent.
 async fn cut_short(conversation: &mut Conversation, turn: &OpenTurn, why: NotOurs) -> Result<TurnEnd, InboxError> {
-    if let Some(end) = show(conversation, why).await? {
+    if let Some(end) = show(conversation, why, Some(turn)).await? {
         return Ok(end);
     }
     let begun = turn.posts.iter().any(|post| matches!(post.state, PostState::Posted(_)));
@@ -263,17 +280,32 @@ async fn left_unanswered(conversation: &Conversation) -> Result<bool, InboxError
 /// Deliveries that ask nothing. A human who spoke in a pending conversation has it shown to them; a message of ours
 /// that the channel did not deliver is a human's to deliver.
 async fn signals(conversation: &mut Conversation) -> Result<TurnEnd, InboxError> {
-    if conversation.known.undelivered && conversation.known.ours().is_ok() {
+    let ours = conversation.known.ours().is_ok();
+    if conversation.known.undelivered && (ours || ended_by_us(conversation).await?) {
+        if !ours {
+            match handover::set_status(conversation, Status::Pending).await {
+                Opened::Done | Opened::Gone => {}
+                Opened::Later => return conversation.put_off(None).await,
+                Opened::Stopped => return Ok(TurnEnd::Stopped),
+            }
+        }
         let upto_seq = conversation.known.last_seq;
         return hand_over(conversation, Uuid::now_v7(), upto_seq, HandoffReason::Undelivered, ByAgent::default()).await;
     }
     if conversation.known.human_spoke
         && let Err(why) = conversation.known.ours()
-        && let Some(end) = show(conversation, why).await?
+        && let Some(end) = show(conversation, why, None).await?
     {
         return Ok(end);
     }
     conversation.finish(SIGNAL, i64::MAX, None, Vec::new()).await
+}
+
+/// Whether it was us who resolved it: then nobody else has it.
+async fn ended_by_us(conversation: &Conversation) -> Result<bool, InboxError> {
+    let inbox = &conversation.relay.parts.inbox;
+    Ok(conversation.known.state.status.as_deref() == Some(Status::Resolved.as_str())
+        && (conversation.known.closed_by_us || inbox.resolved_after(conversation.row).await?.is_some()))
 }
 
 /// Not ours, unless it was us who ended it while the customer wrote: none if it is ours again.
@@ -291,7 +323,7 @@ async fn leave_or_take_back(conversation: &mut Conversation, why: NotOurs) -> Re
 
 /// Not ours: everything asked so far ends here.
 pub(super) async fn leave(conversation: &mut Conversation, why: NotOurs) -> Result<TurnEnd, InboxError> {
-    match show(conversation, why).await? {
+    match show(conversation, why, None).await? {
         Some(end) => Ok(end),
         None => conversation.finish(NOT_OURS, i64::MAX, None, Vec::new()).await,
     }
@@ -299,8 +331,12 @@ pub(super) async fn leave(conversation: &mut Conversation, why: NotOurs) -> Resu
 
 /// A pending conversation is hidden from humans. If one of them has it, by speaking or by assignment, and the
 /// customer or the human has just written, open it, so that nobody waits for an answer that no one sees to.
-/// Some if that could not be done now.
-async fn show(conversation: &mut Conversation, why: NotOurs) -> Result<Option<TurnEnd>, InboxError> {
+/// Some if that could not be done now. `open` is the turn that this ends, if one was planned.
+async fn show(
+    conversation: &mut Conversation,
+    why: NotOurs,
+    open: Option<&OpenTurn>,
+) -> Result<Option<TurnEnd>, InboxError> {
     if why != NotOurs::HumanHidden {
         return Ok(None);
     }
@@ -313,12 +349,13 @@ async fn show(conversation: &mut Conversation, why: NotOurs) -> Result<Option<Tu
     match circle(conversation).await? {
         Circle::None => {}
         Circle::Found => {
-            let upto_seq = conversation.known.last_seq;
+            let (turn, upto_seq) =
+                open.map_or_else(|| (Uuid::now_v7(), conversation.known.last_seq), |open| (open.id, open.upto_seq));
             let reason = HandoffReason::Looping;
-            return hand_over(conversation, Uuid::now_v7(), upto_seq, reason, ByAgent::default()).await.map(Some);
+            return hand_over(conversation, turn, upto_seq, reason, ByAgent::default()).await.map(Some);
         }
-        // Opening it is what is undone each time, and the note that says so is there.
-        Circle::Resting(_) => return Ok(None),
+        // Opening it is what is undone each time, and the note that says so is there. It is opened when it has rested.
+        Circle::Resting(left) => return conversation.rest(left).await.map(Some),
     }
     match handover::open(conversation).await {
         Opened::Done | Opened::Gone => Ok(None),

@@ -388,8 +388,8 @@ async fn quiet_conversations_that_only_chatwoot_knows_are_found_with_a_user_toke
     assert_eq!(notes.count(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_crosses_with_the_resolving_is_answered() {
+/// A customer who was answered says something that crosses with our resolving, and is told late.
+async fn crossed(said: &str) -> (World, Key) {
     let world = World::start("[sweep]\nidle_every_ms = 1000", IDLE, Settings::default()).await;
     let key = world.asks("Where is my parcel?");
     world.until_replied(key, 1).await;
@@ -397,11 +397,25 @@ async fn a_message_that_crosses_with_the_resolving_is_answered() {
     // The customer's message is stored and told late, and the last look before resolving tells nothing.
     let deliveries = vec![DeliveryFault::share(1000, DeliveryEffect::DelayMs(5_000))];
     world.chatwoot.set_faults(Faults { deliveries, ..Faults::default() });
-    world.says(key, "One more thing!");
+    world.says(key, said);
     let calls = vec![CallFault::next(Endpoint::ShowConversation, 2, CallEffect::Status(500))];
     world.chatwoot.set_faults(Faults { calls, ..Faults::default() });
     world.clock.advance(Duration::from_secs(120));
     world.until("resolved", |world| world.chatwoot.status(key) == Some(Status::Resolved)).await;
+    (world, key)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wish_for_a_human_that_crosses_with_the_resolving_is_granted() {
+    let (world, key) = crossed("I want to talk to a human, please.").await;
+    world.until("opened", |world| world.chatwoot.status(key) == Some(Status::Open)).await;
+    world.settled().await;
+    assert_eq!(world.chatwoot.status(key), Some(Status::Open));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_crosses_with_the_resolving_is_answered() {
+    let (world, key) = crossed("One more thing!").await;
     world.until_replied(key, 2).await;
     world.settled().await;
     assert_eq!(world.replies(key).len(), 2);

@@ -135,13 +135,23 @@ async fn what_is_picked_filled_in_or_given_is_what_the_customer_says() {
         world.settled().await;
         assert_eq!((world.replies(key).len(), world.llm.totals().started), (2, 2), "{expected}");
     }
+    let email = "carla@example.org".to_owned();
     let world = World::start().await;
+    let key = world.customer_says("Hello").await;
+    world.until_replied(key, 1).await;
+    world.settled().await;
+    let ours = world.chatwoot.seen_by_customer(key).pop().unwrap().message_id;
+    world.chatwoot.act(key, Act::CustomerGivesEmail { message_id: ours, email: email.clone() }).unwrap();
+    world.until_replied(key, 2).await;
+    let asked = world.llm.calls().pop().unwrap().body;
+    assert!(asked.contains("email: carla@example.org"), "{asked}");
+
+    // What Chatwoot asks by itself is not the agent's to answer.
     let key = world.chatwoot.new_conversation().unwrap();
     let template = world.chatwoot.act(key, Act::TemplateSays { text: "Your address?".to_owned() }).unwrap().unwrap();
-    let email = "carla@example.org".to_owned();
     world.chatwoot.act(key, Act::CustomerGivesEmail { message_id: template, email }).unwrap();
-    world.until_replied(key, 1).await;
-    assert!(world.llm.calls()[0].body.contains("email: carla@example.org"), "{}", world.llm.calls()[0].body);
+    world.settled().await;
+    assert_eq!((world.replies(key).len(), world.llm.totals().started), (0, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
