@@ -28,6 +28,8 @@ WEIGHTS_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # Two calls at a time share the context: 2 x 4096 tokens, more than any check sends.
 PARALLEL_CALLS = 2
 CONTEXT_TOKENS = 8192
+# For calls that set no limit themselves: so small a model may ramble to the end of its context, for minutes.
+ANSWER_TOKENS_MAX = 512
 
 
 def weights_path() -> pathlib.Path:
@@ -47,6 +49,7 @@ def parameters(llama, options):
     chosen.port = options.port
     chosen.n_ctx = CONTEXT_TOKENS
     chosen.n_parallel = PARALLEL_CALLS
+    chosen.n_predict = ANSWER_TOKENS_MAX
     # One thread: with everything else busy on two cores, two threads wait for each other at every
     # layer and are several times slower than one.
     chosen.cpuparams.n_threads = 1
