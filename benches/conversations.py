@@ -58,6 +58,9 @@ admin = "127.0.0.1:{admin}"
 [storage]
 dir = "data"
 [relay]
+chatwoot_calls_per_minute = 6000000
+loop_turns_max = 1000000
+loop_flips_max = 1000000
 {relay}
 [[upstream]]
 name = "main"
